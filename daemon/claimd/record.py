@@ -1,0 +1,166 @@
+"""attempt.json as text: the record of the open attempt and the last outcomes.
+
+Invariant: `decode(encode(r)) == r`. A record of a newer schema, or one that is damaged, is
+an error that leaves the file alone; it is never read as "no attempt".
+Times are ISO 8601 in UTC with microseconds.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from types import MappingProxyType
+from typing import Any
+
+from .attempt import SCHEMA, Attempt, ClaimRecord, Outcome, Record, State
+from .errors import Code, Problem
+from .model import Target
+
+
+class RecordError(Exception):
+    """The text is no record that this claimd understands."""
+
+
+def encode(record: Record) -> bytes:
+    body = {
+        "schema": SCHEMA,
+        "attempt": None if record.attempt is None else _attempt(record.attempt),
+        "history": [outcome_to_json(o) for o in record.history],
+    }
+    return json.dumps(body, indent=1).encode("ascii") + b"\n"
+
+
+def decode(text: bytes) -> Record:
+    """Raises RecordError with the cause."""
+    try:
+        body = json.loads(text)
+        schema = body["schema"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise RecordError("it is damaged") from None
+    if schema != SCHEMA:
+        raise RecordError(f"it has schema {schema!r}, this claimd reads schema {SCHEMA}")
+    try:
+        attempt = None if body["attempt"] is None else _read_attempt(body["attempt"])
+        return Record(attempt, tuple(_read_outcome(o) for o in body["history"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"it is damaged ({type(error).__name__})") from None
+
+
+def time_to_json(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(timezone.utc).isoformat(timespec="microseconds")
+
+
+def _read_time(text: str) -> datetime:
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return at.astimezone(timezone.utc)
+
+
+def _read_time_or_none(text: str | None) -> datetime | None:
+    return None if text is None else _read_time(text)
+
+
+def _attempt(a: Attempt) -> dict[str, Any]:
+    return {
+        "state": a.state.value,
+        "started_at": time_to_json(a.started_at),
+        "claim": None
+        if a.claim is None
+        else {
+            "fingerprint": a.claim.fingerprint,
+            "not_before": time_to_json(a.claim.not_before),
+            "not_after": time_to_json(a.claim.not_after),
+        },
+        "target": None if a.target is None else _target(a.target),
+        "certificate_id": a.certificate_id,
+        "token_received_at": time_to_json(a.token_received_at),
+        "thing_name": a.thing_name,
+        "thing_name_known": a.thing_name_known,
+        "ambiguous": a.ambiguous,
+        "replaces": a.replaces,
+        "resume": None if a.resume is None else a.resume.value,
+        "config_sha256": a.config_sha256,
+        "failures": a.failures,
+        "retry_at": time_to_json(a.retry_at),
+        "problem": None
+        if a.problem is None
+        else {"code": a.problem.code.value, "fields": dict(a.problem.fields)},
+        "stages": [[state.value, time_to_json(at)] for state, at in a.stages],
+    }
+
+
+def _target(t: Target) -> dict[str, Any]:
+    return {
+        "endpoint": t.endpoint,
+        "ports": list(t.ports),
+        "template": t.template,
+        "parameters": dict(t.parameters),
+        "claim_client_id": t.claim_client_id,
+        "identity_client_id": t.identity_client_id,
+        "ca_sha256": t.ca_sha256,
+    }
+
+
+def _read_attempt(body: dict[str, Any]) -> Attempt:
+    claim, target, found = body["claim"], body["target"], body["problem"]
+    return Attempt(
+        state=State(body["state"]),
+        started_at=_read_time(body["started_at"]),
+        claim=None
+        if claim is None
+        else ClaimRecord(
+            claim["fingerprint"], _read_time(claim["not_before"]), _read_time(claim["not_after"])
+        ),
+        target=None if target is None else _read_target(target),
+        certificate_id=body["certificate_id"],
+        token_received_at=_read_time_or_none(body["token_received_at"]),
+        thing_name=body["thing_name"],
+        thing_name_known=body["thing_name_known"],
+        ambiguous=body["ambiguous"],
+        replaces=body["replaces"],
+        resume=None if body["resume"] is None else State(body["resume"]),
+        config_sha256=body["config_sha256"],
+        failures=body["failures"],
+        retry_at=_read_time_or_none(body["retry_at"]),
+        problem=None if found is None else _read_problem(found),
+        stages=tuple((State(state), _read_time(at)) for state, at in body["stages"]),
+    )
+
+
+def _read_target(body: dict[str, Any]) -> Target:
+    return Target(
+        endpoint=body["endpoint"],
+        ports=tuple(body["ports"]),
+        template=body["template"],
+        parameters=tuple(body["parameters"].items()),
+        claim_client_id=body["claim_client_id"],
+        identity_client_id=body["identity_client_id"],
+        ca_sha256=body["ca_sha256"],
+    )
+
+
+def _read_problem(body: dict[str, Any]) -> Problem:
+    return Problem(Code(body["code"]), MappingProxyType(dict(body["fields"])))
+
+
+def outcome_to_json(o: Outcome) -> dict[str, Any]:
+    return {
+        "at": time_to_json(o.at),
+        "claim": o.claim,
+        "result": o.result,
+        "certificate_id": o.certificate_id,
+        "thing_name": o.thing_name,
+        "code": None if o.code is None else o.code.value,
+    }
+
+
+def _read_outcome(body: dict[str, Any]) -> Outcome:
+    return Outcome(
+        at=_read_time(body["at"]),
+        claim=body["claim"],
+        result=body["result"],
+        certificate_id=body["certificate_id"],
+        thing_name=body["thing_name"],
+        code=None if body["code"] is None else Code(body["code"]),
+    )

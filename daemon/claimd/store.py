@@ -1,0 +1,415 @@
+"""What claimd keeps under /var/lib/claimd, and the order in which it gets there.
+
+    attempt.json                   0600  the record of the open attempt (see record.py)
+    claims/<fingerprint>/          0700  certificate.pem, private.key (0600): destroyed at the end
+    identity/                      2750  group claimd-identity, made by tmpfiles; never chmodded here
+      <certificate-id>/            private.key 0640, certificate.pem, root-ca.pem        <- stage
+                                   ownership-token 0600                                  <- stage
+                                   identity.json, identity.env, manifest.json            <- complete
+      current -> <certificate-id>  the single commit point                               <- activate
+    activated                      the certificate id: what path units watch
+
+Invariant: a directory with a manifest whose hashes hold is a whole identity; without one it is
+a staged key. Nothing in identity/ is removed unless AWS provably never activated it. This is
+the only module that spells a path under the state directory.
+
+The ownership token lies beside the key that it registers, not beside the claim: it outlives
+the claim (one hour against five minutes), and key and token must appear together or not at all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import record
+from .attempt import Record
+from .durable import Disk, File
+from .errors import ClaimdError, Code, fail, problem
+from .model import Claim, Layout, Secret
+from .pem import parse_certificate, parse_private_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+
+    from .fleet import IssuedKeys
+    from .model import Certificate
+
+IDENTITY_SCHEMA = 1
+MANIFEST_SCHEMA = 1
+# Far above any certificate chain or record; a file that is larger was not written by claimd.
+MAX_STORED_BYTES = 1024 * 1024
+_ID = re.compile(r"[0-9a-f]{64}\Z")
+
+KEY, CERTIFICATE, ROOTS, TOKEN = "private.key", "certificate.pem", "root-ca.pem", "ownership-token"
+IDENTITY, ENVIRONMENT, MANIFEST = "identity.json", "identity.env", "manifest.json"
+
+
+class LockedError(Exception):
+    """Another process holds the state directory."""
+
+    def __init__(self, pid: str) -> None:
+        super().__init__(f"held by process {pid}")
+        self.pid = pid
+
+
+@dataclass(frozen=True)
+class StagedIdentity:
+    """A key and its certificate on disk, whole or only staged."""
+
+    certificate_id: str
+    path: str
+    certificate: Certificate
+    key: Secret
+    roots: bytes
+    token: Secret | None
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The identity that serves: what `current` points to, its manifest checked."""
+
+    certificate_id: str
+    path: str
+    document: Mapping[str, Any]  # identity.json
+
+    @property
+    def thing_name(self) -> str | None:
+        name = self.document.get("thing_name")
+        return name if isinstance(name, str) else None
+
+
+class Store:
+    def __init__(self, layout: Layout, disk: Disk) -> None:
+        self.layout = layout
+        self.disk = disk
+        self._attempt_file = os.path.join(layout.state_directory, "attempt.json")
+        self._claims = os.path.join(layout.state_directory, "claims")
+        self._activated = os.path.join(layout.state_directory, "activated")
+
+    # -- the lock, and the traces of a crash
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the state directory. Raises LockedError; ClaimdError when the directory is not there."""
+        path = self.layout.state_directory
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise fail(Code.STATE_DIRECTORY_MISSING, path=path) from error
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LockedError(_lock_holder(fd)) from None
+            yield
+        finally:
+            os.close(fd)
+
+    def prepare(self) -> None:
+        """Make what is missing and sweep what a crash left behind. Under the lock."""
+        self.disk.make_directory(self._claims, 0o700)
+        # Made by tmpfiles on a device, with its own group; this is for --root and a lost directory.
+        self.disk.make_directory(self.layout.identity_directory, 0o2750)
+        for directory in (self.layout.state_directory, self._claims, self.layout.identity_directory):
+            self.disk.sweep(directory)
+        for name in _names(self.layout.identity_directory):
+            if _ID.match(name):
+                self.disk.sweep(self._identity(name))
+
+    # -- the record of the attempt
+
+    def load_record(self) -> Record:
+        """Raises ClaimdError(ATTEMPT_UNREADABLE); the file is left alone then."""
+        try:
+            return record.decode(_read(self._attempt_file))
+        except FileNotFoundError:
+            return Record()
+        except record.RecordError as error:
+            raise fail(Code.ATTEMPT_UNREADABLE, path=self._attempt_file, detail=str(error)) from error
+
+    def save_record(self, what: Record) -> None:
+        self.disk.write_file(self._attempt_file, record.encode(what), 0o600)
+
+    # -- claims
+
+    def secure_claim(self, claim: Claim) -> None:
+        """Keep a claim. When this returns it is on disk, and the dropped files may go."""
+        path = self._claim(claim.fingerprint)
+        if os.path.isdir(path):
+            return
+        files = {
+            CERTIFICATE: File(claim.certificate.pem.encode("ascii"), 0o600),
+            KEY: File(claim.key.pem.reveal(), 0o600),
+        }
+        self.disk.make_tree(path, files, 0o700)
+
+    def load_claim(self, fingerprint: str) -> Claim:
+        """Raises FileNotFoundError, or ValueError when it is damaged."""
+        path = self._claim(fingerprint)
+        certificate = parse_certificate(_read(os.path.join(path, CERTIFICATE)).decode("ascii"))
+        return Claim(certificate, parse_private_key(_read(os.path.join(path, KEY))))
+
+    def claims(self) -> list[Claim]:
+        """The kept claims. One that can't be read is a remainder without use and is removed."""
+        found = []
+        for name in _names(self._claims):
+            try:
+                found.append(self.load_claim(name))
+            except (FileNotFoundError, ValueError):
+                self.disk.remove_tree(os.path.join(self._claims, name))
+        return found
+
+    def destroy_claim(self, fingerprint: str) -> None:
+        self.disk.remove_tree(self._claim(fingerprint))
+
+    # -- the way of an identity
+
+    def stage(self, issued: IssuedKeys, roots: bytes) -> None:
+        """Keep what CreateKeys answered, before anything else is sent.
+
+        If it dies half-way: nothing under the certificate's id, and AWS deletes the unused
+        certificate within the hour.
+        """
+        path = self._identity(issued.certificate_id)
+        if os.path.isdir(path):
+            return
+        files = {
+            KEY: File(issued.key.pem.reveal(), 0o640),
+            CERTIFICATE: File(issued.certificate.pem.encode("ascii"), 0o640),
+            ROOTS: File(roots, 0o640),
+            TOKEN: File(issued.token.reveal(), 0o600),
+        }
+        self.disk.make_tree(path, files, 0o750)
+
+    def load_staged(self, certificate_id: str) -> StagedIdentity:
+        """Raises ClaimdError(IDENTITY_DAMAGED) when the key is gone or does not fit."""
+        path = self._identity(certificate_id)
+        try:
+            certificate = parse_certificate(_read(os.path.join(path, CERTIFICATE)).decode("ascii"))
+            key = parse_private_key(_read(os.path.join(path, KEY)))
+            roots = _read(os.path.join(path, ROOTS))
+            token = _read_optional(os.path.join(path, TOKEN))
+        except (FileNotFoundError, ValueError) as error:
+            detail = "a file is missing" if isinstance(error, FileNotFoundError) else str(error)
+            raise fail(Code.IDENTITY_DAMAGED, path=path, detail=detail) from error
+        if certificate.public_key_id != key.public_key_id:
+            raise fail(Code.IDENTITY_DAMAGED, path=path, detail="the key does not belong to the certificate")
+        return StagedIdentity(
+            certificate_id,
+            path,
+            certificate,
+            key.pem,
+            roots,
+            Secret(token) if token else None,
+            complete=self._whole(path) is None,
+        )
+
+    def complete(self, certificate_id: str, document: Mapping[str, Any]) -> None:
+        """Make a staged key a whole identity: its documents, and the manifest last.
+
+        If it dies half-way: still a staged key, and the same call again completes it.
+        """
+        path = self._identity(certificate_id)
+        whole = {"schema": IDENTITY_SCHEMA, **document, "paths": self._paths(path)}
+        text = json.dumps(whole, indent=2, sort_keys=True).encode("utf-8") + b"\n"
+        self.disk.write_file(os.path.join(path, IDENTITY), text, 0o640)
+        self.disk.write_file(os.path.join(path, ENVIRONMENT), _environment(whole), 0o640)
+        hashes = {
+            name: hashlib.sha256(_read(os.path.join(path, name))).hexdigest()
+            for name in (KEY, CERTIFICATE, ROOTS, IDENTITY, ENVIRONMENT)
+        }
+        manifest = json.dumps({"schema": MANIFEST_SCHEMA, "sha256": hashes}, indent=2).encode("ascii") + b"\n"
+        self.disk.write_file(os.path.join(path, MANIFEST), manifest, 0o640)
+        self.disk.remove_file(os.path.join(path, TOKEN))
+
+    def activate(self, certificate_id: str) -> None:
+        """Let a whole identity serve: one symlink, replaced by rename. Raises ClaimdError when not whole."""
+        path = self._identity(certificate_id)
+        damage = self._whole(path)
+        if damage is not None:
+            raise fail(Code.IDENTITY_DAMAGED, path=path, detail=damage)
+        self.disk.replace_symlink(self.layout.current_identity, certificate_id)
+        self.announce(certificate_id)
+
+    def announce(self, certificate_id: str) -> None:
+        """Replace `activated`: path units miss a symlink's swap. Repeated when a crash came between."""
+        text = certificate_id.encode("ascii") + b"\n"
+        if _read_optional(self._activated) != text:
+            self.disk.write_file(self._activated, text, 0o644)
+
+    def current(self) -> Identity | None:
+        """The identity that serves, or None. Raises ClaimdError(IDENTITY_DAMAGED) when it is not whole."""
+        try:
+            certificate_id = os.readlink(self.layout.current_identity)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise fail(
+                Code.IDENTITY_DAMAGED, path=self.layout.current_identity, detail="it is no symbolic link"
+            ) from error
+        path = os.path.join(self.layout.identity_directory, certificate_id)
+        damage = self._whole(path) if _ID.match(certificate_id) else "the link points elsewhere"
+        if damage is not None:
+            raise fail(Code.IDENTITY_DAMAGED, path=path, detail=damage)
+        return Identity(certificate_id, path, json.loads(_read(os.path.join(path, IDENTITY))))
+
+    def staged(self) -> list[str]:
+        """Certificate ids that are on disk, whole or not."""
+        return [name for name in _names(self.layout.identity_directory) if _ID.match(name)]
+
+    def is_complete(self, certificate_id: str) -> bool:
+        return self._whole(self._identity(certificate_id)) is None
+
+    def discard_staged(self, certificate_id: str) -> None:
+        """Remove a staged key that AWS provably never activated; a whole identity is never touched."""
+        path = self._identity(certificate_id)
+        if os.path.exists(os.path.join(path, MANIFEST)):
+            raise ValueError("a whole identity is not discarded")
+        self.disk.remove_tree(path)
+
+    # -- what others read
+
+    def write_status(self, status: Mapping[str, Any]) -> None:
+        text = json.dumps(status, indent=1).encode("ascii") + b"\n"
+        self.disk.write_volatile(self.layout.status_file, text, 0o644)
+
+    def probe(self) -> None:
+        """Raises ClaimdError before a claim is spent on a disk that would not keep the answer."""
+        for directory in (self.layout.state_directory, self.layout.identity_directory):
+            self.disk.probe(directory)
+
+    # -- paths
+
+    def _claim(self, fingerprint: str) -> str:
+        return os.path.join(self._claims, _checked(fingerprint))
+
+    def _identity(self, certificate_id: str) -> str:
+        return os.path.join(self.layout.identity_directory, _checked(certificate_id))
+
+    def _paths(self, path: str) -> dict[str, str]:
+        return {
+            "private_key": os.path.join(path, KEY),
+            "certificate": os.path.join(path, CERTIFICATE),
+            "root_ca": os.path.join(path, ROOTS),
+        }
+
+    def _whole(self, path: str) -> str | None:
+        """None when every file of the manifest is there and unchanged, else what is wrong."""
+        try:
+            manifest = json.loads(_read(os.path.join(path, MANIFEST)))
+            expected: dict[str, str] = manifest["sha256"]
+            for name in (KEY, CERTIFICATE, ROOTS, IDENTITY, ENVIRONMENT):
+                if hashlib.sha256(_read(os.path.join(path, name))).hexdigest() != expected[name]:
+                    return f"{name} is not what was stored"
+        except FileNotFoundError as error:
+            return f"{os.path.basename(str(error.filename))} is missing"
+        except (ValueError, KeyError, TypeError):
+            return "the manifest is damaged"
+        return None
+
+
+def identity_document(
+    *,
+    certificate_id: str,
+    certificate: Certificate,
+    endpoint: str,
+    port: int,
+    template: str,
+    client_id: str,
+    thing_name: str | None,
+    thing_name_known: bool,
+    device_configuration: Mapping[str, object] | None,
+    registered_at: datetime,
+    replaces: str | None,
+) -> dict[str, Any]:
+    """The members of identity.json (documented in the README, versioned by `schema`)."""
+    return {
+        "endpoint": endpoint,
+        "port": port,
+        "template": template,
+        "client_id": client_id,
+        "thing_name": thing_name,
+        # false: the answer was lost; `aws iot list-principal-things` tells the name.
+        "thing_name_known": thing_name_known,
+        "certificate_id": certificate_id,
+        "certificate_not_after": record.time_to_json(certificate.not_after),
+        "certificate_sha256": certificate.fingerprint,
+        "device_configuration": "unknown" if device_configuration is None else dict(device_configuration),
+        "registered_at": record.time_to_json(registered_at),
+        "replaces_certificate_id": replaces,
+    }
+
+
+def _environment(document: Mapping[str, Any]) -> bytes:
+    """identity.env, for EnvironmentFile= of systemd and for a shell: values in single quotes."""
+    values = {
+        "CLAIMD_ENDPOINT": document["endpoint"],
+        "CLAIMD_PORT": document["port"],
+        "CLAIMD_CLIENT_ID": document["client_id"],
+        "CLAIMD_THING_NAME": document["thing_name"] or "",
+        "CLAIMD_CERTIFICATE_ID": document["certificate_id"],
+        "CLAIMD_PRIVATE_KEY": document["paths"]["private_key"],
+        "CLAIMD_CERTIFICATE": document["paths"]["certificate"],
+        "CLAIMD_ROOT_CA": document["paths"]["root_ca"],
+    }
+    lines = [f"{name}='{_single_quoted(str(value))}'\n" for name, value in values.items()]
+    return "".join(lines).encode("utf-8")
+
+
+def _single_quoted(value: str) -> str:
+    # Client ids come from configuration and thing names from AWS; neither may end the quotes.
+    if "'" in value or not value.isprintable():
+        raise ClaimdError(problem(Code.INTERNAL_ERROR, detail="a value of identity.env has a quote in it"))
+    return value
+
+
+def _checked(name: str) -> str:
+    if not _ID.match(name):
+        raise ValueError("not 64 hex digits")
+    return name
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(n for n in os.listdir(directory) if not n.startswith("."))
+    except FileNotFoundError:
+        return []
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    with os.fdopen(fd, "rb") as file:
+        data = file.read(MAX_STORED_BYTES + 1)
+    if len(data) > MAX_STORED_BYTES:
+        raise ValueError("the file is larger than claimd writes")
+    return data
+
+
+def _read_optional(path: str) -> bytes | None:
+    try:
+        return _read(path)
+    except FileNotFoundError:
+        return None
+
+
+def _lock_holder(fd: int) -> str:
+    """The pid that holds the flock, as /proc/locks tells it; "?" where it does not."""
+    inode = os.fstat(fd).st_ino
+    try:
+        with open("/proc/locks", encoding="ascii") as locks:
+            for line in locks:
+                parts = line.split()
+                if len(parts) > 5 and parts[1] == "FLOCK" and parts[5].endswith(f":{inode}"):
+                    return parts[4]
+    except OSError:
+        pass
+    return "?"
