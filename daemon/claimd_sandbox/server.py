@@ -185,9 +185,8 @@ class Sandbox:
         self._pool.start()
         listener = self._listener()
         try:
-            mqtt = await asyncio.start_server(
-                self._tracked(listener.serve), self.settings.host, self.mqtt_port
-            )
+            host = self.settings.host
+            mqtt = await asyncio.start_server(self._tracked(listener.serve), host, self.mqtt_port)
             http = await asyncio.start_server(
                 self._tracked(self._serve_http), host, self.http_port, limit=httpserver.MAX_HEAD
             )
