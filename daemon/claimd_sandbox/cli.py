@@ -21,7 +21,7 @@ from typing import Any
 from claimd_sandbox.answers import Output, render
 from claimd_sandbox.faults import Fault, FaultError
 from claimd_sandbox.server import Sandbox
-from claimd_sandbox.settings import KeyKind, Refusal, Settings, TokenUse
+from claimd_sandbox.settings import ConnectRule, KeyKind, Refusal, Settings, TokenUse
 
 TIMEOUT = 30.0  # seconds for a control call
 
@@ -62,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
         "--cli", type=int, choices=(1, 2), default=1, help="the version of the aws CLI to imitate"
     )
     claim.set_defaults(run=_claim)
+    rule = commands.add_parser("rule", help="what the policy of registered certificates says about Connect")
+    _add_directory(rule)
+    rule.add_argument("rule", type=ConnectRule, choices=list(ConnectRule))
+    rule.add_argument("--template", help="of every certificate that it registered or will register")
+    rule.add_argument("--certificate", help="of one certificate id")
+    rule.add_argument("--account")
+    rule.set_defaults(run=_rule)
     fault = commands.add_parser(
         "fault",
         help="make things go wrong",
@@ -84,6 +91,9 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve = commands.add_parser("serve", help="run the sandbox; prints `ready` when it is")
     _add_directory(serve)
     serve.add_argument("--mqtt-port", type=int, default=0, help="default 0: any free port, see endpoint.json")
+    serve.add_argument(
+        "--alpn-port", type=int, help="a second MQTT port that requires ALPN, as AWS's 443 does"
+    )
     serve.add_argument("--http-port", type=int, default=0, help="default 0: any free port")
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default %(default)s)")
     serve.add_argument(
@@ -108,6 +118,7 @@ def _serve(options: argparse.Namespace) -> int:
     settings = Settings(
         host=options.host,
         mqtt_port=options.mqtt_port,
+        alpn_port=options.alpn_port,
         http_port=options.http_port,
         server_name=options.server_name,
         claim_life=options.claim_life,
@@ -155,6 +166,19 @@ def _claim(options: argparse.Namespace) -> int:
     wanted = {"template": options.template, "account": options.account, "life": options.life}
     answer = _control(options.dir, "POST", "claims", wanted)
     sys.stdout.write(render(answer, options.output, cli=options.cli))
+    return 0
+
+
+def _rule(options: argparse.Namespace) -> int:
+    if (options.template is None) == (options.certificate is None):
+        raise UsageError("cannot set the rule: give either --template or --certificate")
+    wanted = {
+        "rule": options.rule.value,
+        "template": options.template,
+        "certificateId": options.certificate,
+        "account": options.account,
+    }
+    _control(options.dir, "PUT", "rules", wanted)
     return 0
 
 

@@ -1,7 +1,7 @@
 """One client's connection, from its CONNECT to its end.
 
-Invariant: after `run` returns nothing is written for this client, its session knows that it is gone,
-and the journal says why. Nothing that a client sends raises out of `run`.
+Invariant: after `run` returns nothing is written for this client, and its session knows that it is
+gone. Nothing that a client sends raises out of `run`.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Connection:
     # The connection's life
 
     async def run(self) -> str:
-        """Serve the client to its end, close, and say why it ended."""
+        """Serve the client to its end, and say why it ended; the caller closes the stream."""
         requests = Requests(self)
         reason: Reason | None = None
         orderly = False
@@ -140,7 +140,6 @@ class Connection:
             else:
                 self.send(Disconnect(reason))
         self._silent = True
-        await self._stream.close()
         return why
 
     async def _admit(self) -> int:

@@ -119,7 +119,9 @@ class Fault:
             try:
                 values[key] = _PARSERS[key](value)
             except ValueError as error:
-                raise FaultError(f"cannot read the fault: {word!r} has no valid value") from error
+                raise FaultError(
+                    f"cannot read the fault: {word!r} has no valid value{_known(key)}"
+                ) from error
         try:
             kind = FaultKind(kind_word)
         except ValueError as error:
@@ -133,6 +135,14 @@ class Fault:
             known = ", ".join(step.value for step in Step if step in _STEPS[kind])
             raise FaultError(f"cannot read the fault: {kind.value!r} needs step= one of {known}")
         return cls(kind=kind, **values)
+
+
+def _known(key: str) -> str:
+    """The values that a key of a closed set may have."""
+    parser = _PARSERS[key]
+    if isinstance(parser, type) and issubclass(parser, Enum):
+        return f"; {key}= is one of {', '.join(item.value for item in parser)}"
+    return ""
 
 
 def _count(text: str) -> int:

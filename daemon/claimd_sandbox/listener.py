@@ -19,7 +19,6 @@ from claimd_sandbox.registry import Registry
 from claimd_sandbox.settings import Refusal
 from claimd_sandbox.tls import ALPN, NO_APPLICATION_PROTOCOL, HandshakeError, Hello, TlsStream
 
-ALPN_PORT = 443  # where AWS requires ALPN: "Device communication protocols", IoT Developer Guide
 log = logging.getLogger("claimd_sandbox")
 
 
@@ -33,6 +32,7 @@ class Listener:
     core: Core
     registry: Registry
     context: ssl.SSLContext
+    require_alpn: bool
     clients: set[Connection] = field(default_factory=set)
 
     def stop(self) -> None:
@@ -47,7 +47,7 @@ class Listener:
         stream = TlsStream(reader, writer, self.context)
         end = STOPPED
         try:
-            end = await self._serve(number, stream, writer)
+            end = await self._serve(number, stream)
         except HandshakeError as error:
             end = f"TLS failed: {error}"
             journal.note(number, handshake_error=str(error))
@@ -62,7 +62,7 @@ class Listener:
             journal.close(number, settings.clock(), end)
             await stream.close()
 
-    async def _serve(self, number: int, stream: TlsStream, writer: asyncio.StreamWriter) -> str:
+    async def _serve(self, number: int, stream: TlsStream) -> str:
         """Gives why the connection ended."""
         settings, journal = self.core.settings, self.core.journal
         effects = self.core.faults.at(Step.ACCEPT, Who.ANY)
@@ -70,7 +70,7 @@ class Listener:
         if effects.hang_up is not None:
             return "fault on request: hang-up before TLS"
         try:
-            hello = await asyncio.wait_for(self._handshake(number, stream, writer), settings.connect_timeout)
+            hello = await asyncio.wait_for(self._handshake(number, stream), settings.connect_timeout)
         except asyncio.TimeoutError:
             raise HandshakeError(f"no TLS within {settings.connect_timeout:g} s") from None
         account = settings.account_by_server_name(hello.server_name).id
@@ -95,11 +95,10 @@ class Listener:
         finally:
             self.clients.discard(client)
 
-    async def _handshake(self, number: int, stream: TlsStream, writer: asyncio.StreamWriter) -> Hello:
+    async def _handshake(self, number: int, stream: TlsStream) -> Hello:
         hello = await stream.hello()
         self.core.journal.note(number, server_name=hello.server_name, alpn=hello.alpn)
-        required = self.core.settings.require_alpn or writer.get_extra_info("sockname")[1] == ALPN_PORT
-        if (hello.alpn or required) and ALPN not in hello.alpn:
+        if (hello.alpn or self.require_alpn) and ALPN not in hello.alpn:
             stream.alert(NO_APPLICATION_PROTOCOL)
             raise HandshakeError(f"the client offers ALPN {list(hello.alpn)!r}, and {ALPN!r} is needed")
         await stream.handshake()

@@ -4,8 +4,8 @@ On disk, one file, replaced as a whole: DIR/registry.json. It holds certificates
 private key, and of an ownership token only its hash. Invariant: what a client was told is in the file
 before the client is told. Every method may be called from any thread; what they return is frozen.
 
-Time: a record that has lapsed (a claim, a certificate that nobody registered) is dropped when anybody
-looks, so nothing depends on a timer.
+Time: a certificate that nobody registered in time is dropped when anybody looks, so nothing depends on a
+timer. An expired claim stays: who refuses it must be able to say why.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Registry:
             return self._templates.get((account, name))
 
     def claim(self, certificate_id: str) -> Claim | None:
-        """A claim whether it has expired or not: who judges must be able to say which."""
+        """A claim, expired or not."""
         with self._lock:
             return self._claims.get(certificate_id)
 

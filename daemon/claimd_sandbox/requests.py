@@ -7,6 +7,7 @@ other subscriber.
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ from claimd_sandbox.packets import (
 from claimd_sandbox.provisioning import Answer, rejected_by
 from claimd_sandbox.settings import LegacyRefusal
 from claimd_sandbox.topics import ProvisioningTopic, provisioning_topic, valid_filter, valid_name
+
+log = logging.getLogger("claimd_sandbox")
 
 if TYPE_CHECKING:
     from claimd_sandbox.connection import Connection
@@ -128,7 +131,13 @@ class Requests:
         work = self._deliver(message) if topic is None else self._operate(message, topic)
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("connection %d: the sandbox failed", self._connection.number, exc_info=task.exception())
+            self._connection.hang_up("the sandbox failed", Reason.UNSPECIFIED)
 
     def _resolved(self, packet: Publish) -> Publish:
         """The packet with its topic alias replaced (MQTT 5 section 3.3.2.3.4)."""

@@ -16,6 +16,7 @@ import os
 import secrets
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -58,6 +59,7 @@ class Sandbox:
         self.directory = directory.resolve()
         self.settings = settings
         self.mqtt_port = settings.mqtt_port
+        self.alpn_port = settings.alpn_port
         self.http_port = settings.http_port
         self.directory.mkdir(parents=True, exist_ok=True)
         self._pool = KeyPool(settings.key_kind, settings.spare_keys)
@@ -85,7 +87,7 @@ class Sandbox:
         return sandbox
 
     def stop(self) -> None:
-        """Close every connection and both ports."""
+        """Close every connection and every port."""
         if self._loop is not None and self._stopping is not None and self._thread is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
@@ -146,6 +148,7 @@ class Sandbox:
             "host": settings.server_name,
             "address": settings.host,
             "mqtt_port": self.mqtt_port,
+            "alpn_port": self.alpn_port,
             "http_port": self.http_port,
             "http_url": self.http_url,
             "control_url": f"{self.http_url}/{control.PREFIX}",
@@ -184,24 +187,31 @@ class Sandbox:
         self._loop, self._stopping = asyncio.get_running_loop(), stopping or asyncio.Event()
         self._pool.start()
         listener = self._listener()
+        with_alpn = replace(listener, require_alpn=True)
+        servers: list[asyncio.Server] = []
         try:
-            host = self.settings.host
-            mqtt = await asyncio.start_server(self._tracked(listener.serve), host, self.mqtt_port)
-            http = await asyncio.start_server(
-                self._tracked(self._serve_http), host, self.http_port, limit=httpserver.MAX_HEAD
-            )
-            self.mqtt_port = mqtt.sockets[0].getsockname()[1]
-            self.http_port = http.sockets[0].getsockname()[1]
+            self.mqtt_port = await self._listen(listener.serve, self.mqtt_port, servers)
+            if self.alpn_port is not None:
+                self.alpn_port = await self._listen(with_alpn.serve, self.alpn_port, servers)
+            self.http_port = await self._listen(self._serve_http, self.http_port, servers)
             self._write_files()
             self._started.set()
             ready()
             await self._stopping.wait()
-            mqtt.close()
-            http.close()
+        finally:
+            for server in servers:
+                server.close()
             listener.stop()
             await self._end_clients()
-        finally:
             self._pool.stop()
+
+    async def _listen(self, serve: _Serve, port: int, servers: list[asyncio.Server]) -> int:
+        """Add a server; gives its port."""
+        host = self.settings.host
+        server = await asyncio.start_server(self._tracked(serve), host, port, limit=httpserver.MAX_HEAD)
+        servers.append(server)
+        number: int = server.sockets[0].getsockname()[1]
+        return number
 
     def _tracked(self, serve: _Serve) -> _Serve:
         """`serve` with its task on our list, so that `_end_clients` finds it."""
@@ -243,7 +253,7 @@ class Sandbox:
             admission=Admission(settings),
             provisioning=Provisioning(settings, self.registry, self.authority),
         )
-        return Listener(core, self.registry, context)
+        return Listener(core, self.registry, context, require_alpn=settings.mqtt_port == tls.ALPN_PORT)
 
     async def _serve_http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         aws = awsapi.AwsApi(self.settings, self.registry, self.authority, self.faults)

@@ -25,14 +25,21 @@ ACCESS_KEY = "AKIASANDBOXACCOUNT00"
 REGION = "us-east-1"
 
 
-class KeyKind(str, Enum):
+class _Word(str, Enum):
+    """A closed set that is written as its value, also in the command line's help."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class KeyKind(_Word):
     """Keys of claims and of AWS-made device certificates; AWS makes RSA-2048 only."""
 
     RSA = "rsa-2048"
     EC = "ec-p256"
 
 
-class Refusal(str, Enum):
+class Refusal(_Word):
     """How a certificate that may not connect is turned away.
 
     AWS either drops the connection or sends a TLS alert, and documents neither.
@@ -45,7 +52,7 @@ class Refusal(str, Enum):
     CONNACK = "connack"  # TLS completes, and CONNACK says not authorized
 
 
-class LegacyRefusal(str, Enum):
+class LegacyRefusal(_Word):
     """What MQTT 3.1.1, which has no reason codes, shows where MQTT 5 would say 'not authorized'."""
 
     HANG_UP = "hang-up"
@@ -53,14 +60,14 @@ class LegacyRefusal(str, Enum):
     SILENCE = "silence"  # a denied PUBLISH is acknowledged and dropped; a denied CONNECT hangs up
 
 
-class TokenUse(str, Enum):
+class TokenUse(_Word):
     """Whether a certificate ownership token registers more than once; AWS does not say."""
 
     REUSABLE = "reusable"
     ONCE = "once"
 
 
-class ConnectRule(str, Enum):
+class ConnectRule(_Word):
     """What the policy of a registered certificate says about iot:Connect."""
 
     ALLOW = "allow"
@@ -165,6 +172,7 @@ class Settings:
 
     host: str = "127.0.0.1"
     mqtt_port: int = 0  # 0: any free port
+    alpn_port: int | None = None  # a second MQTT port, which requires ALPN as AWS's port 443 does
     http_port: int = 0
     server_name: str = "localhost"
     accounts: tuple[AccountSpec, ...] = default_accounts()
@@ -182,7 +190,6 @@ class Settings:
 
     connects_per_second: float | None = 1.0  # a client id
     operations_per_second: float | None = 10.0  # CreateKeys…, CreateCertificateFromCsr and RegisterThing each
-    require_alpn: bool = False  # as on port 443 (where it is always required)
     connect_timeout: float = 30.0  # seconds for TLS, and again for CONNECT
     min_keep_alive: int = 30
     max_keep_alive: int = 1200

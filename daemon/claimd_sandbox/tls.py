@@ -14,6 +14,7 @@ from pathlib import Path
 
 from claimd_sandbox.ending import LostError
 
+ALPN_PORT = 443  # where AWS requires ALPN
 ALPN = "x-amzn-mqtt-ca"  # MQTT with a client certificate on port 443: "Device communication protocols"
 CHUNK = 65536
 LINGER = 1.0  # seconds to wait for the client's end, so that our last bytes are not lost to a reset
