@@ -195,14 +195,18 @@ class Step(str, Enum):
     PROBE = "probe"
     VERIFY = "verify"
     WAIT_FOR_CLAIM = "wait-for-claim"
+    WAIT_FOR_CLOCK = "wait-for-clock"
     WAIT_FOR_CURE = "wait-for-cure"
     LOSE_CLAIM = "lose-claim"
     LET_TOKEN_LAPSE = "let-token-lapse"  # noqa: S105  the name of a step
     FINISH = "finish"
 
 
-def next_step(attempt: Attempt, now: datetime) -> Step:
-    """The one thing to do in this state at this time. Pure: the same arguments, the same step."""
+def next_step(attempt: Attempt, now: datetime, *, probed: bool = False) -> Step:
+    """The one thing to do in this state at this time. Pure: the same arguments, the same step.
+
+    `probed`: the staged certificate was tried in this pass and did not connect, which proves nothing.
+    """
     if attempt.state in ENDED:
         return Step.FINISH
     if attempt.state is State.REGISTERED:
@@ -211,22 +215,25 @@ def next_step(attempt: Attempt, now: datetime) -> Step:
         return Step.LOSE_CLAIM
     if attempt.state is State.BLOCKED:
         return Step.WAIT_FOR_CURE
-    if attempt.state is State.REGISTERING and attempt.ambiguous:
+    if attempt.state is State.REGISTERING and attempt.ambiguous and not probed:
         return Step.PROBE
     if attempt.state in HOLDS_KEYS and not attempt.token_usable(now):
         return Step.LET_TOKEN_LAPSE
     if attempt.claim is None:
         return Step.WAIT_FOR_CLAIM
+    if now < attempt.claim.not_before:
+        return Step.WAIT_FOR_CLOCK
     return Step.REGISTER if attempt.state in HOLDS_KEYS else Step.REQUEST_KEYS
 
 
 # Delays after the n-th failure in a row, in seconds, before jitter; the last one repeats.
-#            elapsed:      0.5  1.5   4   9  19   39   69  then every 60 s
-CLAIM_DELAYS_SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0)
-# From REGISTERED on there is no hurry and no end: 1 s for a fresh certificate that AWS has not
+# Never under 1 s even with jitter: AWS takes one CONNECT a second from a client id (AWS IoT Core quotas).
+#            elapsed:      1.5   4    9   19   39   69  then every 60 s
+CLAIM_DELAYS_SECONDS = (1.5, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0)
+# From REGISTERED on there is no hurry and no end: 1.5 s for a fresh certificate that AWS has not
 # spread yet, then slowly, so that a thousand refused devices don't knock all day.
-#            elapsed:        1    3    8   18   48  108  408  then every 30 min
-VERIFY_DELAYS_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+#            elapsed:      1.5  3.5  8.5 18.5 48.5 108  408  then every 30 min
+VERIFY_DELAYS_SECONDS = (1.5, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 JITTER = 0.25
 
 

@@ -210,8 +210,8 @@ _CATALOGUE: dict[Code, Explanation] = {
     Code.CLAIM_EXPIRED: Explanation(
         Kind.UNUSABLE,
         Exit.CLAIM_UNUSABLE,
-        "the claim {claim} expired at {not_after}",
-        "a claim lives five minutes from the moment it was made",
+        "the claim {claim} expired at {not_after}; this device's clock says {now}",
+        "a claim lives five minutes from the moment it was made (or this device's clock is ahead)",
         _NEW_CLAIM,
     ),
     Code.CLAIM_NOT_YET_VALID: Explanation(

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+from . import placeholder
 from .errors import Code, Problem, problem
-from .model import Certificate, PrivateKey, Secret
+from .model import Certificate, PrivateKey, Secret, Target
 from .pem import parse_certificate, parse_private_key
 
 if TYPE_CHECKING:
@@ -197,6 +198,13 @@ def _text(answer: Mapping[str, object], field: str) -> str:
 
 def _is_thing_name(name: str) -> bool:
     return 0 < len(name) <= _MAX_THING_NAME and _THING_NAME_CHARACTERS.issuperset(name)
+
+
+def identity_client_id(target: Target, thing_name: str | None, certificate_id: str) -> str:
+    """The client id of the permanent identity; the certificate id stands in for an unknown thing name."""
+    parts = placeholder.parse(target.identity_client_id, ("thing_name",))
+    name = thing_name or certificate_id
+    return "".join(part if isinstance(part, str) else name for part in parts)
 
 
 class Trouble(str, Enum):

@@ -168,3 +168,11 @@ class Layout:
     @property
     def supervisor_file(self) -> str:
         return self.under("/run/claimd/supervisor.json")
+
+
+def rebased(root: str) -> str:
+    """A `--root` as Layout takes it: "" for the machine itself, else absolute, without a slash at the end."""
+    stripped = root.rstrip("/")
+    if stripped and not stripped.startswith("/"):
+        raise ValueError("--root needs an absolute path")
+    return stripped

@@ -266,6 +266,22 @@ class Store:
         """Certificate ids that are on disk, whole or not."""
         return [name for name in _names(self.layout.identity_directory) if _ID.match(name)]
 
+    def staged_with_token(self) -> list[str]:
+        """Staged keys whose token is still beside them: at most one, the last request's."""
+        return [name for name in self.staged() if os.path.exists(os.path.join(self._identity(name), TOKEN))]
+
+    def document(self, certificate_id: str) -> dict[str, Any] | None:
+        """The identity.json that `complete` wrote, also when it died before the manifest."""
+        text = _read_optional(os.path.join(self._identity(certificate_id), IDENTITY))
+        if text is None:
+            return None
+        document: dict[str, Any] = json.loads(text)
+        return document
+
+    def forget_token(self, certificate_id: str) -> None:
+        """The token lapsed: the key is kept, beside the one that comes next."""
+        self.disk.remove_file(os.path.join(self._identity(certificate_id), TOKEN))
+
     def is_complete(self, certificate_id: str) -> bool:
         return self._whole(self._identity(certificate_id)) is None
 

@@ -1,0 +1,39 @@
+"""The entry point. `run` goes straight to the watcher, past everything that a command line costs:
+the service lives for years, and argparse alone is more than a megabyte of it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    watcher = _watcher_arguments(arguments)
+    if watcher is not None:
+        from .model import Layout
+        from .service import run
+
+        root, config_file = watcher
+        return run(Layout(root), config_file)
+    from .cli import main as command_line
+
+    return command_line(arguments)
+
+
+def _watcher_arguments(arguments: list[str]) -> tuple[str, str | None] | None:
+    """(root, configuration file) of a plain `[--root DIR] [--config FILE] run`, else None for argparse."""
+    options = {"--root": "", "--config": None}
+    rest = list(arguments)
+    while len(rest) >= 3 and rest[0] in options:
+        options[rest[0]] = rest[1]
+        rest = rest[2:]
+    if rest != ["run"]:
+        return None
+    from .model import rebased
+
+    return rebased(options["--root"] or ""), options["--config"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""Connecting and asking: what a connection's troubles mean for a person.
+
+The transport says that a connection failed; a look at the endpoint without credentials says
+whether the way is broken or only we are unwelcome. Invariant: a claim is called refused only
+when the endpoint was reached and trusted a moment later.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import fleet
+from .errors import ClaimdError, Code, Problem, fail, problem
+from .fleet import Credentials, Exchange, Link, LinkError, Trouble
+from .model import short
+from .record import time_to_json
+
+if TYPE_CHECKING:
+    from .fleet import Topics, Transport
+    from .model import Claim, Secret, Target
+
+# A stdlib TLS look at the endpoint starts when the SDK has not connected by then: it names in
+# milliseconds what the SDK keeps to itself for 10 to 28 s.
+DIAGNOSE_AFTER_SECONDS = 1.0
+# The next port is tried only when this one leads nowhere.
+PORT_TROUBLES = frozenset({Code.CONNECTION_REFUSED, Code.ENDPOINT_UNREACHABLE, Code.TLS_NO_ANSWER})
+
+
+class InterruptedPassError(Exception):
+    """Told to stop: nothing new is sent."""
+
+
+class CredentialsRefusedError(Exception):
+    """The endpoint is there and trusted, and does not want these credentials."""
+
+    def __init__(self, detail: str, *, by_connack: bool) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.by_connack = by_connack
+
+
+class RejectedError(ClaimdError):
+    """A /rejected answer: a definite one."""
+
+
+class Line:
+    """An open connection that asks for one target, and names what goes wrong."""
+
+    def __init__(self, link: Link, target: Target, answer_seconds: float) -> None:
+        self._link = link
+        self._target = target
+        self._answer_seconds = answer_seconds
+
+    def subscribe(self) -> None:
+        try:
+            self._link.subscribe(fleet.answer_topics(self._target.template), self._answer_seconds)
+        except LinkError as error:
+            raise self._trouble(error, "subscribing to the answers") from error
+
+    def ask(self, exchange: Exchange, topics: Topics, payload: Secret) -> bytes:
+        """The /accepted payload. Raises RejectedError, ClaimdError, InterruptedPassError."""
+        try:
+            accepted, answer = self._link.request(topics, payload, self._answer_seconds)
+        except LinkError as error:
+            raise self._trouble(error, exchange.value) from error
+        if accepted:
+            return answer
+        try:
+            rejection = fleet.parse_rejection(answer)
+        except fleet.AnswerInvalidError as error:
+            raise fail(Code.ANSWER_INVALID, step=exchange.value, detail=str(error)) from error
+        raise RejectedError(fleet.rejection_problem(rejection, exchange, self._target.template))
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _trouble(self, error: LinkError, step: str) -> Exception:
+        if error.trouble is Trouble.STOPPED:
+            return InterruptedPassError()
+        return ClaimdError(_problem(error, step, self._target, self._answer_seconds))
+
+
+class Dialer:
+    """Opens connections for one pass."""
+
+    def __init__(self, transport: Transport, connect_seconds: float, answer_seconds: float) -> None:
+        self._transport = transport
+        self._connect_seconds = connect_seconds
+        self._answer_seconds = answer_seconds
+
+    def line(self, claim: Claim, target: Target, roots: bytes) -> Line:
+        """Connected with the claim and subscribed to all four answers."""
+        credentials = Credentials(claim.certificate.pem, claim.key.pem, roots)
+        try:
+            link = self.connect(target, target.claim_client_id, credentials)
+        except CredentialsRefusedError as error:
+            raise fail(
+                Code.CONNECT_REFUSED if error.by_connack else Code.CLAIM_NOT_ACCEPTED,
+                endpoint=target.endpoint,
+                claim=short(claim.fingerprint),
+                not_after=time_to_json(claim.certificate.not_after),
+                detail=error.detail,
+            ) from error
+        line = Line(link, target, self._answer_seconds)
+        try:
+            line.subscribe()
+        except Exception:
+            line.close()
+            raise
+        return line
+
+    def connect(self, target: Target, client_id: str, credentials: Credentials) -> Link:
+        """Each port in turn. Raises ClaimdError, or CredentialsRefusedError when only we are unwelcome."""
+        found: Problem | None = None
+        for port in target.ports:
+            try:
+                return self._connect_port(target, port, client_id, credentials)
+            except ClaimdError as error:
+                found = found or error.problem
+                if error.problem.code not in PORT_TROUBLES:
+                    raise
+        assert found is not None, "a target has a port"
+        raise ClaimdError(found)
+
+    def _connect_port(self, target: Target, port: int, client_id: str, credentials: Credentials) -> Link:
+        link = self._transport.open(target.endpoint, port, client_id, credentials)
+        try:
+            if link.wait_connected(DIAGNOSE_AFTER_SECONDS):
+                return link
+            found = self._transport.diagnose(target.endpoint, port, credentials.roots)
+            if found is None and link.wait_connected(self._connect_seconds):
+                return link
+        except LinkError as error:
+            link.close()
+            raise self._trouble(error, target, port, credentials) from error
+        link.close()
+        raise ClaimdError(
+            found or problem(Code.NO_ANSWER, step="connecting", seconds=f"{self._connect_seconds:g}")
+        )
+
+    def _trouble(self, error: LinkError, target: Target, port: int, credentials: Credentials) -> Exception:
+        if error.trouble is Trouble.STOPPED:
+            return InterruptedPassError()
+        if error.trouble is Trouble.REFUSED and error.code is not None:
+            return CredentialsRefusedError(error.detail, by_connack=True)
+        # The way may be broken, or open and only closed to us: look at it without credentials.
+        found = self._transport.diagnose(target.endpoint, port, credentials.roots)
+        if found is not None:
+            return ClaimdError(found)
+        if error.trouble is Trouble.REFUSED:
+            return CredentialsRefusedError("the server hung up on this certificate", by_connack=False)
+        return ClaimdError(_problem(error, "connecting", target, self._connect_seconds))
+
+
+_CODES = {
+    Trouble.UNREACHABLE: Code.ENDPOINT_UNREACHABLE,
+    Trouble.REFUSED: Code.TLS_FAILED,
+    Trouble.LOST: Code.CONNECTION_LOST,
+    Trouble.TAKEN_OVER: Code.CLIENT_ID_TAKEN,
+    Trouble.SUBSCRIBE_REFUSED: Code.SUBSCRIBE_REFUSED,
+    Trouble.PUBLISH_REFUSED: Code.PUBLISH_REFUSED,
+    Trouble.NO_ANSWER: Code.NO_ANSWER,
+}
+
+
+def _problem(error: LinkError, step: str, target: Target, seconds: float) -> Problem:
+    return problem(
+        _CODES[error.trouble],
+        endpoint=target.endpoint,
+        port=target.ports[0],
+        template=target.template,
+        client_id=target.claim_client_id,
+        step=step,
+        seconds=f"{seconds:g}",
+        detail=error.detail,
+    )

@@ -1,0 +1,251 @@
+"""The worker: everything one `claimd provision` does, from the lock to the last line.
+
+    lock -> look at the drop directory (and keep looking while something is arriving)
+         -> capability given up -> Pass.run -> status.json -> Result
+
+Invariant: the capability that reads the drop directory is gone before the SDK is imported and
+before the first packet is sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from . import config, facts, system
+from .attempt import Record
+from .connect import InterruptedPassError
+from .drop import Drop
+from .durable import Disk, disk_problem
+from .errors import ClaimdError, Code, Exit, Problem, problem
+from .intake import Intake, take_in
+from .model import Layout, Target
+from .provision import Pass, Result, Settings, World
+from .report import status_document
+from .settings import Timeouts
+from .store import LockedError, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .fleet import Transport
+
+log = logging.getLogger(__name__)
+
+# Between two looks at a copy in progress: short against a person's patience, long against a stat call.
+LOOK_SECONDS = 0.05
+# The end of looking, however slowly pieces trickle in: the watcher starts the next pass.
+LONGEST_LOOK_SECONDS = 30.0
+# With something unfinished in the drop directory the next look is due then, when no event comes before.
+STALE_LOOK_SECONDS = 30.0
+
+
+class ConfigurationFiles:
+    """/etc/claimd as a pass uses it: read once, when it is first asked for."""
+
+    def __init__(self, layout: Layout, file: str | None) -> None:
+        self._layout = layout
+        self._file = file
+        self._loaded: config.Loaded | None = None
+
+    def loaded(self) -> config.Loaded:
+        if self._loaded is None:
+            self._loaded = config.load(self._layout, self._file)
+        return self._loaded
+
+    def settings(self) -> Settings:
+        loaded = self.loaded()
+        c = loaded.config
+        return Settings(
+            reprovision=c.reprovision,
+            on_refusal=c.verify.on_refusal,
+            connect_seconds=c.timeouts.connect_seconds,
+            answer_seconds=c.timeouts.answer_seconds,
+            sha256=loaded.sha256,
+        )
+
+    def target(self, fingerprint: str, ca_sha256: str) -> Target:
+        c = self.loaded().config
+        assert c.endpoint is not None and c.template.name is not None
+        known = {"fingerprint": fingerprint}
+        return Target(
+            endpoint=c.endpoint,
+            ports=tuple(c.ports),
+            template=c.template.name,
+            parameters=facts.resolve_parameters(c, self._layout),
+            claim_client_id=facts.resolve_client_id(
+                c.claim.client_id, "claim.client_id", self._layout, known
+            ),
+            identity_client_id=facts.freeze_client_id(
+                c.identity.client_id, "identity.client_id", self._layout
+            ),
+            ca_sha256=ca_sha256,
+        )
+
+    def roots(self) -> bytes:
+        return config.root_certificates(self.loaded().config, self._layout)
+
+    def grace_seconds(self) -> float:
+        try:
+            return float(self.loaded().config.timeouts.grace_seconds)
+        except ClaimdError:
+            return float(Timeouts().grace_seconds)
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a pass was asked for."""
+
+    layout: Layout
+    config_file: str | None
+    by_hand: bool
+    stopping: Callable[[], bool]
+    progress: Callable[[str, str], None]
+
+
+def ensure(request: Request) -> Result:
+    """One pass. What goes wrong is in the Result, and in the status where that can be written."""
+    store = Store(request.layout, Disk())
+    try:
+        with _locked(store):
+            return _pass(request, store)
+    except ClaimdError as error:
+        return Result(error.problem.exit, error.problem, None, Record())
+    except OSError as error:
+        found = disk_problem(error, request.layout.state_directory)
+        return Result(found.exit, found, STALE_LOOK_SECONDS, Record())
+
+
+@contextmanager
+def _locked(store: Store) -> Iterator[None]:
+    try:
+        with store.locked():
+            yield
+    except LockedError as error:
+        raise ClaimdError(problem(Code.PASS_RUNNING, pid=error.pid)) from None
+
+
+def _pass(request: Request, store: Store) -> Result:
+    store.prepare()
+    configuration = ConfigurationFiles(request.layout, request.config_file)
+    drop = Drop(request.layout.drop_directory, store.disk, own_files=bool(request.layout.root))
+    world = _world(request, store, configuration)
+    intake = Intake((), (), {}, incomplete=False, signature=frozenset())
+    publisher = _Publisher(request.layout, store, world.now)
+    try:
+        intake = _look(request, drop, store, configuration.grace_seconds(), world.now)
+        publisher.intake = intake
+        system.give_up_capabilities()
+        result = Pass(replace(world, publish=publisher.publish), intake).run()
+    except InterruptedPassError:
+        found = problem(Code.INTERRUPTED, step="looking at the drop directory")
+        result = Result(found.exit, found, None, store.load_record())
+    except ClaimdError as error:
+        result = Result(error.problem.exit, error.problem, STALE_LOOK_SECONDS, _record_or_none(store))
+    except OSError as error:
+        found = disk_problem(error, request.layout.state_directory)
+        result = Result(found.exit, found, STALE_LOOK_SECONDS, _record_or_none(store))
+    result = _with_leftovers(result, intake)
+    publisher.publish(result.record, result.problem)
+    return result
+
+
+def _record_or_none(store: Store) -> Record:
+    """The record for the status; one that can't be read is what the problem is about."""
+    try:
+        return store.load_record()
+    except (ClaimdError, OSError):
+        return Record()
+
+
+def _with_leftovers(result: Result, intake: Intake) -> Result:
+    """What lies in the drop directory decides exit and next look when nothing else does."""
+    after = result.after_seconds
+    if intake.incomplete:
+        after = STALE_LOOK_SECONDS if after is None else min(after, STALE_LOOK_SECONDS)
+    if result.exit is Exit.NOTHING_TO_DO and result.problem is None and intake.problems:
+        found = next(iter(intake.problems.values()))
+        return replace(result, exit=found.exit, problem=found, after_seconds=after)
+    return replace(result, after_seconds=after)
+
+
+def _look(
+    request: Request, drop: Drop, store: Store, grace_seconds: float, now: Callable[[], datetime]
+) -> Intake:
+    """Look until nothing is unfinished, or nothing has moved for the grace."""
+    started = moved = time.monotonic()
+    intake = take_in(drop, store, now())
+    kept, dead = list(intake.kept), list(intake.expired)
+    while intake.incomplete and not kept:
+        if request.stopping():
+            raise InterruptedPassError
+        if time.monotonic() - moved > grace_seconds or time.monotonic() - started > LONGEST_LOOK_SECONDS:
+            break
+        time.sleep(LOOK_SECONDS)
+        before = intake.signature
+        intake = take_in(drop, store, now())
+        kept += intake.kept
+        dead += intake.expired
+        if intake.signature != before:
+            moved = time.monotonic()
+    return replace(intake, kept=tuple(kept), expired=tuple(dead))
+
+
+def _world(request: Request, store: Store, configuration: ConfigurationFiles) -> World:
+    def transport(connect_seconds: float) -> Transport:
+        # Here and not above: the SDK is imported by a process that has given up its capability.
+        if system.held_capabilities() and not request.layout.root:
+            raise RuntimeError("the capability was not given up before the network")
+        from .mqtt import CrtTransport
+
+        return CrtTransport(connect_seconds, request.stopping)
+
+    return World(
+        store=store,
+        configuration=configuration,
+        transport=transport,
+        now=lambda: datetime.now(timezone.utc),
+        random=random.random,
+        stopping=request.stopping,
+        progress=request.progress,
+        publish=lambda record, trouble: None,
+        by_hand=request.by_hand,
+    )
+
+
+class _Publisher:
+    """Writes status.json under the lock, at every change."""
+
+    def __init__(self, layout: Layout, store: Store, now: Callable[[], datetime]) -> None:
+        self._layout = layout
+        self._store = store
+        self._now = now
+        self.intake = Intake((), (), {}, incomplete=False, signature=frozenset())
+
+    def publish(self, record: Record, trouble: Problem | None) -> None:
+        identity = None
+        try:
+            current = self._store.current()
+            identity = None if current is None else current.document
+        except ClaimdError as error:
+            trouble = trouble or error.problem
+        document = status_document(
+            now=self._now(),
+            record=record,
+            identity=identity,
+            drop=self.intake.problems,
+            claims=tuple((c.fingerprint, c.certificate.not_after) for c in self._store.claims()),
+            trouble=trouble,
+            drop_directory=self._layout.drop_directory,
+        )
+        try:
+            self._store.write_status(document)
+        except OSError as error:
+            log.warning(
+                "the status can't be written: %s", disk_problem(error, self._layout.status_file).happened
+            )

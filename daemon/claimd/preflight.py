@@ -1,0 +1,131 @@
+"""Names what stands between this device and the endpoint, with the standard library alone.
+
+The SDK hides the cause of a TLS failure for 10 to 28 s and then calls them all 1029; `ssl`
+names it at once. Invariant: no credentials are shown and no claim is judged here; a server
+that asks for a client certificate and hangs up without one is a server that is reached.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+import ssl
+import threading
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+from .errors import Code, Problem, problem
+
+DNS_SECONDS = 4.0
+# Blackholed addresses (IPv6 above all) are common, and a name can have several.
+ADDRESS_SECONDS = 2.0
+TOTAL_SECONDS = 8.0
+
+# X509_V_ERR_* of OpenSSL's x509_vfy.h
+_TIME_ERRORS = frozenset({9, 10})  # CERT_NOT_YET_VALID, CERT_HAS_EXPIRED
+_NAME_ERRORS = frozenset({62, 64})  # HOSTNAME_MISMATCH, IP_ADDRESS_MISMATCH
+# What a server says to a client without a certificate. The server's own certificate was accepted by then.
+_ASKS_FOR_CERTIFICATE = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE", "ALERT")
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+
+
+def diagnose(host: str, port: int, roots: bytes, alpn: str | None) -> Problem | None:
+    """What is wrong on the way to host:port, or None when a TLS server is there that `roots` vouch for.
+
+    Takes TOTAL_SECONDS at most. `roots`: PEM.
+    """
+    addresses = _resolve(host, port)
+    if not addresses:
+        return problem(Code.DNS_FAILED, endpoint=host)
+    deadline = time.monotonic() + TOTAL_SECONDS
+    found: Problem | None = None
+    for family, address in addresses:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        trouble = _try_address(family, address, host, port, roots, alpn, min(left, ADDRESS_SECONDS))
+        if trouble is None:
+            return None
+        # One address that answers tells more than another that is dead.
+        if found is None or found.code is Code.ENDPOINT_UNREACHABLE:
+            found = trouble
+    return found
+
+
+_Address = tuple[socket.AddressFamily, Any]
+
+
+def _resolve(host: str, port: int) -> list[_Address]:
+    """getaddrinfo with an end: the resolver's own can take half a minute."""
+    answer: queue.Queue[list[_Address]] = queue.Queue(1)
+
+    def look_up() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError:
+            found = []
+        answer.put([(family, address) for family, _, _, _, address in found])
+
+    threading.Thread(target=look_up, name="dns", daemon=True).start()
+    try:
+        return answer.get(timeout=DNS_SECONDS)
+    except queue.Empty:
+        return []
+
+
+def _try_address(
+    family: socket.AddressFamily,
+    address: Any,
+    host: str,
+    port: int,
+    roots: bytes,
+    alpn: str | None,
+    seconds: float,
+) -> Problem | None:
+    with socket.socket(family, socket.SOCK_STREAM) as tcp:
+        tcp.settimeout(seconds)
+        try:
+            tcp.connect(address)
+        except ConnectionRefusedError:
+            return problem(Code.CONNECTION_REFUSED, endpoint=host, port=port)
+        except OSError as error:
+            why = "no answer" if isinstance(error, TimeoutError) else (error.strerror or "no connection")
+            return problem(Code.ENDPOINT_UNREACHABLE, endpoint=host, port=port, detail=why)
+        return _handshake(tcp, host, port, roots, alpn)
+
+
+def _handshake(tcp: socket.socket, host: str, port: int, roots: bytes, alpn: str | None) -> Problem | None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(cadata=roots.decode("ascii"))
+    if alpn is not None:
+        context.set_alpn_protocols([alpn])
+    try:
+        with context.wrap_socket(tcp, server_hostname=host):
+            return None
+    except ssl.SSLCertVerificationError as error:
+        return _verification_problem(error, host)
+    except ssl.SSLError as error:
+        reason = error.reason or ""
+        if any(word in reason for word in _NOT_TLS):
+            return problem(Code.TLS_NO_ANSWER, endpoint=host, port=port)
+        if any(word in reason for word in _ASKS_FOR_CERTIFICATE):
+            return None
+        if isinstance(error, ssl.SSLEOFError):
+            return problem(Code.TLS_FAILED, endpoint=host, detail="the server hung up")
+        return problem(Code.TLS_FAILED, endpoint=host, detail=reason or "the handshake failed")
+    except TimeoutError:
+        return problem(Code.TLS_NO_ANSWER, endpoint=host, port=port)
+    except OSError as error:
+        return problem(Code.TLS_FAILED, endpoint=host, detail=error.strerror or "the connection broke")
+
+
+def _verification_problem(error: ssl.SSLCertVerificationError, host: str) -> Problem:
+    detail = error.verify_message
+    if error.verify_code in _TIME_ERRORS:
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return problem(Code.TLS_SERVER_CERTIFICATE_TIME, endpoint=host, detail=detail, now=now)
+    if error.verify_code in _NAME_ERRORS:
+        return problem(Code.TLS_WRONG_HOST, endpoint=host, detail=detail)
+    return problem(Code.TLS_UNTRUSTED_CA, endpoint=host, detail=detail)

@@ -1,0 +1,543 @@
+"""One pass of `ensure`: take in what was dropped, drive the open attempt as far as it goes.
+
+Invariant: an intent is recorded before it is sent, a fact after it is on disk. So this process
+may be killed at any moment: the next pass finds every key that AWS issued and goes on.
+
+    intake -> capability given up -> settle -> adopt -> next_step <-> do it -> outcome
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Protocol
+
+from . import attempt as table
+from . import fleet
+from .attempt import Attempt, ClaimRecord, Event, Outcome, Record, State, Step
+from .connect import CredentialsRefusedError, Dialer, InterruptedPassError, Line, RejectedError
+from .errors import ClaimdError, Code, Exit, Kind, Problem, fail, problem
+from .fleet import Credentials, Exchange, Transport
+from .intake import Intake, expired_problem
+from .model import Claim, Target, short
+from .record import time_to_json
+from .recovery import settle
+from .store import identity_document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .store import Store
+
+log = logging.getLogger(__name__)
+
+# A fresh certificate may be refused for some seconds until AWS has spread it.
+REFUSALS_BEFORE_POLICY = 3
+CLOCK_LOOK_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a pass needs of the configuration, read afresh for it."""
+
+    reprovision: str
+    on_refusal: str
+    connect_seconds: float
+    answer_seconds: float
+    sha256: str
+
+
+class Configuration(Protocol):
+    """The configuration as a pass uses it; every method raises ClaimdError with what to correct."""
+
+    def settings(self) -> Settings: ...
+
+    def target(self, fingerprint: str, ca_sha256: str) -> Target:
+        """Endpoint, template and resolved parameters, to be frozen for one attempt."""
+
+    def roots(self) -> bytes:
+        """PEM of the root certificates; never empty."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What a pass acts on. Time and chance come in here."""
+
+    store: Store
+    configuration: Configuration
+    transport: Callable[[float], Transport]  # by connect_seconds; called once the network is needed
+    now: Callable[[], datetime]
+    random: Callable[[], float]
+    stopping: Callable[[], bool]
+    progress: Callable[[str, str], None]  # stage, sentence
+    publish: Callable[[Record, Problem | None], None]  # writes status.json
+    by_hand: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a pass ended. `after_seconds`: come back then; None: on a hint only."""
+
+    exit: Exit
+    problem: Problem | None
+    after_seconds: float | None
+    record: Record
+
+
+class Pass:
+    """One pass. Single use; everything durable goes through the store before the next thing is sent."""
+
+    def __init__(self, world: World, intake: Intake) -> None:
+        self._world = world
+        self._store = world.store
+        self._intake = intake
+        self._record = Record()
+        self._line: Line | None = None
+        self._dial: Dialer | None = None
+        self._probed = False
+        self._activated = False
+
+    # -- the pass
+
+    def run(self) -> Result:
+        """Raises ClaimdError and OSError for trouble with the record or the disk, having lost nothing."""
+        self._record = settle(self._store, self._store.load_record(), self._now())
+        try:
+            self._bury_expired()
+            trouble = self._adopt()
+            if trouble is None:
+                trouble = self._drive()
+        except InterruptedPassError:
+            trouble = problem(Code.INTERRUPTED, step="working")
+        finally:
+            self._hang_up()
+        return self._result(trouble)
+
+    def _drive(self) -> Problem | None:
+        """Step by step until there is nothing to do now. Returns what stands in the way, if anything."""
+        while self._record.attempt is not None:
+            attempt = self._record.attempt
+            step = table.next_step(attempt, self._now(), probed=self._probed)
+            if step in _WAITS or step is Step.FINISH:
+                return self._wait(step, attempt)
+            if self._too_early(step, attempt):
+                return attempt.problem
+            self._check_stop()
+            try:
+                self._take(step, attempt)
+            except ClaimdError as error:
+                self._failed(error.problem)
+                return error.problem
+        return None
+
+    def _take(self, step: Step, attempt: Attempt) -> None:
+        if step is Step.LOSE_CLAIM:
+            self._lose_claim(attempt)
+        elif step is Step.LET_TOKEN_LAPSE:
+            self._let_token_lapse(attempt)
+        elif step is Step.REQUEST_KEYS:
+            self._request_keys(attempt)
+        elif step is Step.REGISTER:
+            self._register(attempt)
+        elif step is Step.PROBE:
+            self._probe(attempt)
+        elif step is Step.VERIFY:
+            self._verify(attempt)
+
+    def _wait(self, step: Step, attempt: Attempt) -> Problem | None:
+        if step is Step.WAIT_FOR_CLOCK and attempt.claim is not None:
+            now = self._now()
+            late = problem(
+                Code.CLAIM_NOT_YET_VALID,
+                claim=short(attempt.claim.fingerprint),
+                not_before=time_to_json(attempt.claim.not_before),
+                now=time_to_json(now),
+                # Two minutes on: notBefore lies about that far before the claim was made.
+                date=(attempt.claim.not_before + timedelta(minutes=2)).strftime("%Y-%m-%d %H:%M:%S"),
+            )
+            self._save(replace(attempt, problem=late))
+            return late
+        return attempt.problem
+
+    # -- which claim, and whether at all
+
+    def _bury_expired(self) -> None:
+        for claim in self._intake.expired:
+            self._ended(claim.fingerprint, "failed", Code.CLAIM_EXPIRED)
+        mine = self._record.attempt.claim if self._record.attempt else None
+        for claim in self._store.claims():
+            if self._now() < claim.certificate.not_after or (mine and mine.fingerprint == claim.fingerprint):
+                continue
+            self._ended(claim.fingerprint, "failed", Code.CLAIM_EXPIRED)
+            self._store.destroy_claim(claim.fingerprint)
+
+    def _adopt(self) -> Problem | None:
+        """Give the open attempt, or a new one, the claim that lives longest. Others stay in reserve."""
+        claims = sorted(self._store.claims(), key=lambda c: c.certificate.not_after, reverse=True)
+        attempt = self._record.attempt
+        if attempt is not None and attempt.state is State.REGISTERED:
+            return None  # needs no claim; those that are left go when it is active
+        if not claims:
+            return None
+        best = ClaimRecord.of(claims[0])
+        if attempt is not None and attempt.state not in table.ENDED:
+            if attempt.claim is None or attempt.claim.not_after < best.not_after:
+                self._save(self._unblocked(attempt, best))
+            return None
+        replaces = self._current_id()
+        if replaces is not None and self._settings().reprovision == "never":
+            return self._decline(claims, replaces)
+        self._say("claim", f"claim {short(best.fingerprint)} taken in")
+        self._save(table.begin(best, self._now(), replaces))
+        return None
+
+    def _unblocked(self, attempt: Attempt, claim: ClaimRecord) -> Attempt:
+        if attempt.state is State.BLOCKED:
+            attempt = self._unblock(attempt)
+        adopted = table.advance(attempt, Event.CLAIM_ADOPTED, self._now())
+        return replace(adopted, claim=claim, failures=0, retry_at=None, problem=None)
+
+    def _decline(self, claims: list[Claim], identity: str) -> Problem:
+        for claim in claims:
+            self._ended(claim.fingerprint, "not-needed", Code.CLAIM_NOT_NEEDED)
+            self._store.destroy_claim(claim.fingerprint)
+        return problem(Code.CLAIM_NOT_NEEDED, claim=short(claims[0].fingerprint), identity=short(identity))
+
+    def _unblock(self, attempt: Attempt) -> Attempt:
+        """Out of BLOCKED: afresh when the configuration changed, else where it was."""
+        same = attempt.config_sha256 == self._settings().sha256
+        if attempt.resume is State.REGISTERING and attempt.ambiguous:
+            event = Event.UNBLOCKED_IN_REGISTRATION  # never walk away from a certificate that may be active
+        elif attempt.resume in (State.KEYS_STAGED, State.REGISTERING) and same:
+            event = Event.UNBLOCKED_WITH_KEYS
+        else:
+            event = Event.UNBLOCKED_AFRESH
+        moved = table.advance(attempt, event, self._now())
+        moved = replace(moved, resume=None, config_sha256=None, failures=0, retry_at=None)
+        if event is Event.UNBLOCKED_AFRESH:
+            self._set_key_aside(attempt)
+            moved = replace(moved, target=None, certificate_id=None, token_received_at=None)
+        return moved
+
+    def _too_early(self, step: Step, attempt: Attempt) -> bool:
+        if step in (Step.LOSE_CLAIM, Step.LET_TOKEN_LAPSE) or self._world.by_hand:
+            return False
+        if attempt.config_sha256 not in (None, self._sha256_or_none()):
+            return False
+        return table.due_in_seconds(attempt, self._now()) > 0
+
+    # -- the steps
+
+    def _request_keys(self, attempt: Attempt) -> None:
+        assert attempt.claim is not None
+        roots = self._world.configuration.roots()
+        digest = hashlib.sha256(roots).hexdigest()
+        target = self._world.configuration.target(attempt.claim.fingerprint, digest)
+        # Before the claim is spent: a disk that would not keep the answer is found now.
+        self._store.probe()
+        line = self._line_with_claim(attempt.claim, target, roots)
+        self._check_stop()
+        attempt = replace(table.advance(attempt, Event.KEYS_REQUEST_RECORDED, self._now()), target=target)
+        self._save(attempt)
+        payload = line.ask(Exchange.CREATE_KEYS, fleet.CREATE_KEYS_TOPICS, fleet.CREATE_KEYS_PAYLOAD)
+        try:
+            issued = fleet.parse_issued_keys(payload)
+        except fleet.AnswerInvalidError as error:
+            raise fail(Code.ANSWER_INVALID, step=Exchange.CREATE_KEYS.value, detail=str(error)) from error
+        self._store.stage(issued, roots)
+        now = self._now()
+        self._save(
+            replace(
+                table.advance(attempt, Event.KEYS_STAGED, now),
+                certificate_id=issued.certificate_id,
+                token_received_at=now,
+                failures=0,
+                retry_at=None,
+                problem=None,
+            )
+        )
+        self._say("keys", f"certificate {short(issued.certificate_id)} and its key are stored")
+
+    def _register(self, attempt: Attempt) -> None:
+        assert attempt.claim is not None and attempt.target is not None and attempt.certificate_id is not None
+        target = attempt.target
+        staged = self._store.load_staged(attempt.certificate_id)
+        if staged.token is None:
+            raise fail(Code.TOKEN_INVALID, detail="the token is not on disk")
+        line = self._line or self._line_with_claim(attempt.claim, target, staged.roots)
+        self._check_stop()
+        was_ambiguous = attempt.ambiguous
+        attempt = table.advance(attempt, Event.REGISTRATION_RECORDED, self._now())
+        # Until the answer is here it is unknown whether AWS has registered the certificate.
+        attempt = replace(attempt, ambiguous=True)
+        self._save(attempt)
+        payload = fleet.register_payload(staged.token, dict(target.parameters))
+        try:
+            answer = line.ask(Exchange.REGISTER, fleet.register_topics(target.template), payload)
+        except RejectedError as error:
+            self._rejected(attempt, error.problem, was_ambiguous)
+            raise
+        try:
+            registration = fleet.parse_registration(answer)
+        except fleet.AnswerInvalidError as error:
+            raise fail(Code.ANSWER_INVALID, step=Exchange.REGISTER.value, detail=str(error)) from error
+        self._registered(attempt, registration.thing_name, registration.device_configuration, known=True)
+
+    def _rejected(self, attempt: Attempt, why: Problem, was_ambiguous: bool) -> None:
+        """A /rejected below 500 is definite for this request; only an earlier one can still have worked."""
+        if why.code is Code.AWS_UNAVAILABLE or was_ambiguous:
+            return
+        attempt = replace(attempt, ambiguous=False)
+        self._save(table.advance(attempt, Event.REGISTRATION_REJECTED, self._now()))
+
+    def _registered(self, attempt: Attempt, thing: str | None, configuration: object, *, known: bool) -> None:
+        assert attempt.target is not None and attempt.certificate_id is not None
+        target, certificate_id, now = attempt.target, attempt.certificate_id, self._now()
+        staged = self._store.load_staged(certificate_id)
+        document = identity_document(
+            certificate_id=certificate_id,
+            certificate=staged.certificate,
+            endpoint=target.endpoint,
+            port=target.ports[0],
+            template=target.template,
+            client_id=fleet.identity_client_id(target, thing, certificate_id),
+            thing_name=thing,
+            thing_name_known=known,
+            device_configuration=configuration if isinstance(configuration, dict) else None,
+            registered_at=now,
+            replaces=attempt.replaces,
+        )
+        self._store.complete(certificate_id, document)
+        self._save(
+            replace(
+                table.advance(attempt, Event.REGISTRATION_PROVED, now),
+                thing_name=thing,
+                thing_name_known=known,
+                ambiguous=False,
+                failures=0,
+                retry_at=None,
+                problem=None,
+            )
+        )
+        self._hang_up()
+        self._destroy_claims()
+        self._say("registered", f"registered as {thing}" if thing else "registered")
+
+    def _probe(self, attempt: Attempt) -> None:
+        """Ask with the staged certificate itself whether the lost RegisterThing had worked."""
+        assert attempt.target is not None and attempt.certificate_id is not None
+        staged = self._store.load_staged(attempt.certificate_id)
+        credentials = Credentials(staged.certificate.pem, staged.key, staged.roots)
+        client_id = fleet.identity_client_id(attempt.target, attempt.thing_name, attempt.certificate_id)
+        try:
+            self._dialer().connect(attempt.target, client_id, credentials).close()
+        except CredentialsRefusedError:
+            self._probed = True  # proves nothing: it may be INACTIVE, or its policy denies this client id
+            return
+        self._registered(attempt, None, None, known=False)
+
+    def _verify(self, attempt: Attempt) -> None:
+        """Prove the new identity by connecting with it, and only then let it serve."""
+        assert attempt.target is not None and attempt.certificate_id is not None
+        self._destroy_claims()
+        staged = self._store.load_staged(attempt.certificate_id)
+        client_id = fleet.identity_client_id(attempt.target, attempt.thing_name, attempt.certificate_id)
+        credentials = Credentials(staged.certificate.pem, staged.key, staged.roots)
+        try:
+            self._dialer().connect(attempt.target, client_id, credentials).close()
+        except CredentialsRefusedError as error:
+            self._refused_identity(attempt, client_id, error.detail)
+        except ClaimdError as error:
+            raise fail(Code.IDENTITY_UNPROVEN, detail=error.problem.happened) from error
+        self._say("verified", "the new identity has connected")
+        self._store.activate(attempt.certificate_id)
+        active = table.advance(attempt, Event.IDENTITY_ACTIVATED, self._now())
+        self._record = self._record.with_attempt(replace(active, problem=None, failures=0, retry_at=None))
+        claim = attempt.claim.fingerprint if attempt.claim else ""
+        self._ended(claim, "active", None)
+        self._activated = True
+        self._say("active", "the identity is in place")
+
+    def _refused_identity(self, attempt: Attempt, client_id: str, detail: str) -> None:
+        assert attempt.certificate_id is not None
+        if (
+            attempt.failures + 1 >= REFUSALS_BEFORE_POLICY
+            and attempt.replaces is None
+            and self._settings().on_refusal == "activate"
+        ):
+            self._store.activate(attempt.certificate_id)
+        raise fail(
+            Code.IDENTITY_REFUSED, client_id=client_id, certificate_id=attempt.certificate_id, detail=detail
+        )
+
+    def _lose_claim(self, attempt: Attempt) -> None:
+        """notAfter has come: the claim goes, a staged key waits for the next one."""
+        lost, now = attempt.claim, self._now()
+        assert lost is not None
+        if attempt.state is State.BLOCKED:
+            attempt = self._resumed(attempt)
+        expired = problem(
+            Code.CLAIM_EXPIRED,
+            claim=short(lost.fingerprint),
+            not_after=time_to_json(lost.not_after),
+            now=time_to_json(now),
+        )
+        attempt = replace(table.advance(attempt, Event.CLAIM_LOST, now), claim=None, problem=expired)
+        self._record = self._record.with_attempt(attempt)
+        self._ended(lost.fingerprint, "failed", Code.CLAIM_EXPIRED)
+        self._store.destroy_claim(lost.fingerprint)
+
+    def _resumed(self, attempt: Attempt) -> Attempt:
+        """BLOCKED back to where it was, without asking the configuration."""
+        events = {
+            State.KEYS_STAGED: Event.UNBLOCKED_WITH_KEYS,
+            State.REGISTERING: Event.UNBLOCKED_IN_REGISTRATION,
+        }
+        event = events.get(attempt.resume or State.CLAIMED, Event.UNBLOCKED_AFRESH)
+        return replace(table.advance(attempt, event, self._now()), resume=None, config_sha256=None)
+
+    def _let_token_lapse(self, attempt: Attempt) -> None:
+        self._set_key_aside(attempt)
+        moved = table.advance(attempt, Event.TOKEN_LAPSED, self._now())
+        self._save(replace(moved, certificate_id=None, token_received_at=None, target=None, ambiguous=False))
+
+    def _set_key_aside(self, attempt: Attempt) -> None:
+        """No RegisterThing can use it any more. It stays, unless AWS provably never activated it."""
+        if attempt.certificate_id is None:
+            return
+        if attempt.ambiguous:
+            self._store.forget_token(attempt.certificate_id)
+        else:
+            self._store.discard_staged(attempt.certificate_id)
+
+    def _line_with_claim(self, claim: ClaimRecord, target: Target, roots: bytes) -> Line:
+        kept = self._store.load_claim(claim.fingerprint)
+        self._line = self._dialer().line(kept, target, roots)
+        self._say("connected", f"connected to {target.endpoint}")
+        return self._line
+
+    def _dialer(self) -> Dialer:
+        if self._dial is None:
+            settings = self._settings()
+            transport = self._world.transport(settings.connect_seconds)
+            self._dial = Dialer(transport, settings.connect_seconds, settings.answer_seconds)
+        return self._dial
+
+    # -- what a failure means
+
+    def _failed(self, why: Problem) -> None:
+        attempt = self._record.attempt
+        if attempt is None:
+            return
+        self._hang_up()
+        now = self._now()
+        if why.code is Code.TOKEN_INVALID and not attempt.ambiguous:
+            self._let_token_lapse(attempt)
+            attempt = self._record.attempt or attempt
+        if why.kind is Kind.BLOCKED and attempt.state is not State.REGISTERED:
+            resume = State.CLAIMED if attempt.state is State.KEYS_REQUESTED else attempt.state
+            blocked = table.advance(attempt, Event.BLOCKED, now)
+            sha256 = self._sha256_or_none()
+            self._save(replace(blocked, resume=resume, config_sha256=sha256, problem=why, retry_at=None))
+            return
+        if attempt.state is State.KEYS_REQUESTED:
+            attempt = table.advance(attempt, Event.KEYS_REQUEST_FAILED, now)
+        attempt = replace(attempt, failures=attempt.failures + 1, problem=why)
+        delay = table.delay_seconds(attempt, self._world.random())
+        retry_at = now + timedelta(seconds=delay) if why.kind is Kind.RETRY else None
+        self._save(replace(attempt, retry_at=retry_at, config_sha256=self._sha256_or_none()))
+
+    def _result(self, trouble: Problem | None) -> Result:
+        attempt = self._record.attempt
+        after = self._after_seconds(attempt)
+        code = Exit.NOTHING_TO_DO
+        if self._activated:
+            code = Exit.OK
+        elif trouble is not None:
+            code = trouble.exit
+            # Asked for a new identity and still on the old one: its own code.
+            if attempt is not None and attempt.replaces and attempt.state not in table.ENDED:
+                code = Exit.OLD_IDENTITY_SERVES
+        elif attempt is not None and attempt.state is State.FAILED and self._intake.kept:
+            code = Exit.CLAIM_UNUSABLE
+        if self._intake.expired and trouble is None and not self._activated:
+            trouble = expired_problem(self._intake.expired[0], self._now())
+            code = Exit.CLAIM_UNUSABLE
+        return Result(code, trouble, after, self._record)
+
+    def _after_seconds(self, attempt: Attempt | None) -> float | None:
+        if attempt is None or attempt.state in table.ENDED:
+            return None
+        now = self._now()
+        waits = []
+        due = table.due_in_seconds(attempt, now)
+        if due > 0:
+            waits.append(due)
+        elif attempt.state is State.REGISTERED or (attempt.problem and attempt.problem.kind is Kind.RETRY):
+            waits.append(0.0)
+        if attempt.claim is not None:
+            if now < attempt.claim.not_before:
+                waits.append(min((attempt.claim.not_before - now).total_seconds(), CLOCK_LOOK_SECONDS))
+            waits.append(max((attempt.claim.not_after - now).total_seconds(), 0.0))
+        return min(waits) if waits else None
+
+    # -- small things
+
+    def _now(self) -> datetime:
+        return self._world.now()
+
+    def _settings(self) -> Settings:
+        return self._world.configuration.settings()
+
+    def _sha256_or_none(self) -> str | None:
+        try:
+            return self._settings().sha256
+        except ClaimdError:
+            return None
+
+    def _current_id(self) -> str | None:
+        current = self._store.current()
+        return None if current is None else current.certificate_id
+
+    def _save(self, attempt: Attempt) -> None:
+        record = self._record.with_attempt(attempt)
+        self._store.save_record(record)
+        self._record = record
+        self._world.publish(record, None)
+
+    def _ended(self, claim: str, result: str, code: Code | None) -> None:
+        attempt = self._record.attempt
+        mine = attempt is not None and result == "active"
+        outcome = Outcome(
+            at=self._now(),
+            claim=claim,
+            result=result,
+            certificate_id=attempt.certificate_id if attempt and mine else None,
+            thing_name=attempt.thing_name if attempt and mine else None,
+            code=code,
+        )
+        record = self._record.with_outcome(outcome)
+        self._store.save_record(record)
+        self._record = record
+        self._world.publish(record, None)
+
+    def _destroy_claims(self) -> None:
+        for claim in self._store.claims():
+            self._store.destroy_claim(claim.fingerprint)
+
+    def _hang_up(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def _check_stop(self) -> None:
+        if self._world.stopping():
+            raise InterruptedPassError
+
+    def _say(self, stage: str, sentence: str) -> None:
+        self._world.progress(stage, sentence)
+
+
+_WAITS = frozenset({Step.WAIT_FOR_CLAIM, Step.WAIT_FOR_CLOCK, Step.WAIT_FOR_CURE})
