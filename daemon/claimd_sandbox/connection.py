@@ -281,7 +281,8 @@ class Connection:
             finally:
                 if not reading.done():
                     reading.cancel()
-                    await asyncio.wait([reading])
+                # Also fetches the error of a read that lost against the connection's end.
+                await asyncio.gather(reading, return_exceptions=True)
             if not data:
                 raise LostError("the client closed the connection without DISCONNECT")
             self._splitter.feed(data)

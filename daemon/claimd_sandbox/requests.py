@@ -206,26 +206,25 @@ class Requests:
                 None, provisioning.serve, account, topic, message.payload
             )
         await asyncio.sleep(effects.delay_after)
-        delivered = False
-        if not effects.lose_answer and effects.hang_up is not When.AFTER:
-            delivered = self._answer(message.topic, answer)
-            if effects.twice:
-                self._answer(message.topic, answer)
-        self._record(topic, answer, delivered)
+        answer_topic = f"{message.topic}/{answer.outcome}"
+        granted = self._granted(answer_topic)
+        if effects.lose_answer or effects.hang_up is When.AFTER:
+            granted = None
+        # Who has the answer can rely on the record.
+        self._record(topic, answer, delivered=granted is not None)
+        for _ in range(0 if granted is None else 1 + effects.twice):
+            assert connection.session is not None
+            connection.session.offer(Publish(answer_topic, answer.payload, granted or 0))
         self._hung_up(effects, effects.hang_up, step.value)
 
-    def _answer(self, topic: str, answer: Answer) -> bool:
-        """Send an answer if its requester has subscribed to it; says whether it has."""
+    def _granted(self, topic: str) -> int | None:
+        """The QoS at which the requester has subscribed to a topic, if it is still connected."""
         session = self._connection.session
-        assert session is not None
-        answer_topic = f"{topic}/{answer.outcome}"
-        granted = session.granted(answer_topic, asyncio.get_running_loop().time())
-        if granted is None or session.link is not self._connection:
-            return False
-        session.offer(Publish(answer_topic, answer.payload, granted))
-        return True
+        if session is None or session.link is not self._connection:
+            return None
+        return session.granted(topic, asyncio.get_running_loop().time())
 
-    def _record(self, topic: ProvisioningTopic, answer: Answer, delivered: bool) -> None:
+    def _record(self, topic: ProvisioningTopic, answer: Answer, *, delivered: bool) -> None:
         self._connection.core.journal.operation(
             OperationRecord(
                 at=self._settings.clock(),
