@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import mqtt5
 import pytest
 
 from claimd_sandbox.registry import Status
 from claimd_sandbox.settings import FOREIGN_ACCOUNT, OTHER_TEMPLATE, TEMPLATE, ConnectRule, Refusal
-
-if TYPE_CHECKING:
-    from tests.integration.sandbox_world import MakeWorld, Now, World
+from sandbox_world import MakeWorld, Now, World
 
 pytest_plugins = ("sandbox_world",)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import mqtt5
 import pytest
@@ -14,9 +13,7 @@ from cryptography.x509 import CertificateSigningRequestBuilder, Name
 
 from claimd_sandbox.registry import Status
 from claimd_sandbox.settings import OTHER_TEMPLATE, TEMPLATE, TokenUse
-
-if TYPE_CHECKING:
-    from tests.integration.sandbox_world import MakeWorld, Now, World
+from sandbox_world import MakeWorld, Now, World
 
 pytest_plugins = ("sandbox_world",)
 
