@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import socket
 import ssl
 import time
@@ -21,7 +22,7 @@ import pytest
 
 from claimd_sandbox.journal import ConnectionRecord
 from claimd_sandbox.server import Sandbox, Settings
-from claimd_sandbox.settings import TEMPLATE, KeyKind, Refusal
+from claimd_sandbox.settings import TEMPLATE, AccountSpec, KeyKind, Refusal
 
 TIMEOUT = 20.0  # seconds, for a slow machine
 CREATE = "$aws/certificates/create/json"
@@ -61,13 +62,13 @@ class Credentials:
 class Client:
     """A blocking MQTT 5 client over one TLS connection."""
 
-    def __init__(self, sandbox: Sandbox, directory: Path, credentials: Credentials) -> None:
+    def __init__(self, sandbox: Sandbox, directory: Path, credentials: Credentials, server_name: str) -> None:
         pem = directory / f"client-{time.monotonic_ns()}.pem"
         pem.write_text(credentials.certificate + credentials.key)
         context = ssl.create_default_context(cafile=str(sandbox.ca_file))
         context.load_cert_chain(pem)
         raw = socket.create_connection(("127.0.0.1", sandbox.mqtt_port), timeout=TIMEOUT)
-        self._socket = context.wrap_socket(raw, server_hostname="localhost")
+        self._socket = context.wrap_socket(raw, server_hostname=server_name)
         self._buffer = bytearray()
         self._next_id = 0
         self.kept: list[mqtt5.PublishPacket] = []  # messages that came while something else was awaited
@@ -97,6 +98,12 @@ class Client:
             return self._socket.recv(65536)
         except ConnectionError:
             return b""
+
+    def receive_bytes(self) -> bytes:
+        """All bytes until the connection's end."""
+        while data := self._read():
+            self._buffer += data
+        return bytes(self._buffer)
 
     def expect(self, kind: type[P]) -> P:
         """The next packet of a kind; messages that come before it are kept."""
@@ -173,10 +180,15 @@ class World:
         self._directory = directory
         self._clients: list[Client] = []
 
-    def client(self, credentials: Credentials) -> Client:
-        client = Client(self.sandbox, self._directory, credentials)
+    def client(self, credentials: Credentials, server_name: str = "localhost") -> Client:
+        client = Client(self.sandbox, self._directory, credentials, server_name)
         self._clients.append(client)
         return client
+
+    def client_of_account(self, account: AccountSpec) -> Client:
+        """A client with an account's claim at that account's endpoint, not yet connected."""
+        claim = Credentials.of_claim(self.sandbox.create_claim(account=account.id))
+        return self.client(claim, account.server_names[0])
 
     def of_created(self, created: dict[str, Any], key: str | None = None) -> Client:
         """A client with a device's certificate, not yet connected."""
@@ -186,10 +198,10 @@ class World:
         """A client with a new claim, not yet connected."""
         return self.client(Credentials.of_claim(self.sandbox.create_claim(**claim)))
 
-    def claim(self, client_id: str = "claim", **claim: Any) -> Client:
+    def claim(self, client_id: str = "claim", connect: dict[str, Any] | None = None, **claim: Any) -> Client:
         """A connected client with a new claim."""
         client = self.of_claim(**claim)
-        assert client.connect(client_id).reason_code == 0
+        assert client.connect(client_id, **(connect or {})).reason_code == 0
         return client
 
     def device(self, thing: str) -> Credentials:
@@ -208,16 +220,31 @@ class World:
 
     def record(self, client_id: str) -> ConnectionRecord:
         """The last connection of a client id, once it has ended."""
+        self.wait_for(lambda: self.ended(client_id) > 0)
+        return [record for record in self.sandbox.connections if record.client_id == client_id][-1]
 
-        def ended() -> list[ConnectionRecord]:
-            return [r for r in self.sandbox.connections if r.client_id == client_id and r.closed is not None]
-
-        self.wait_for(lambda: bool(ended()))
-        return ended()[-1]
+    def ended(self, client_id: str) -> int:
+        """How many connections of a client id have ended."""
+        return sum(r.client_id == client_id and r.closed is not None for r in self.sandbox.connections)
 
     def close(self) -> None:
         for client in self._clients:
             client.close()
+
+
+@pytest.fixture
+def seeded() -> Callable[[], bytes]:
+    """Pseudo-random packets, the same in every run."""
+    source = random.Random(1)
+
+    def packet() -> bytes:
+        body = source.randbytes(source.randrange(60))
+        head = bytes([0x10, 15 + len(body)]) + b"\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x02r1"
+        first = source.choice((0x10, 0x30, 0x32, 0x40, 0x82, 0xA2, 0xE0, source.randrange(256)))
+        own = bytes([first, len(body)]) + body
+        return source.choice((own, head[:1] + b"\x0f" + head[2:] + own))
+
+    return packet
 
 
 MakeWorld = Callable[..., World]
