@@ -10,7 +10,6 @@ one would otherwise be a silent default.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from . import roots, tomlfiles
+from . import tomlfiles
 from .errors import Code, fail, printable
 from .settings import Config, warnings
 
@@ -79,6 +78,8 @@ def root_certificates(config: Config, layout: Layout) -> bytes:
 
     `--root` rebases neither `ca_file` nor the distribution's roots: trust is the running machine's.
     """
+    from . import roots  # it brings ssl, which `config show` at every start of the service doesn't need
+
     del layout  # in the signature because every other file is found through it
     return roots.configured_roots(config.ca_file) if config.ca_file else roots.amazon_roots()
 
@@ -223,10 +224,12 @@ _TABLES = frozenset(key[:-1] for key in _KEYS if key[:-1]) | {_PARAMETERS}
 
 def _nearest(path: KeyPath, table: bool) -> KeyPath | None:
     """The key, or the table, that was likely meant: alike in its last part, or written without the dot."""
+    from difflib import SequenceMatcher  # only an error needs it: 10 ms of every start
+
     name = path[-1].lower().replace("-", "_")
 
     def likeness(key: KeyPath) -> tuple[float, bool]:
-        ratio = max(difflib.SequenceMatcher(None, name, other).ratio() for other in (key[-1], "_".join(key)))
+        ratio = max(SequenceMatcher(None, name, other).ratio() for other in (key[-1], "_".join(key)))
         return ratio, key[:-1] == path[:-1]
 
     best = max((key for key in _KEYS if (key in _TABLES) == table), key=likeness)

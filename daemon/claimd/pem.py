@@ -70,6 +70,12 @@ _FOREIGN_BLOCKS = {
     "NEWCERTIFICATEREQUEST": "it is a certificate request; copy the certificate that was made from it",
     "PKCS7": "it looks like a PKCS#7 file; copy certificate and key as PEM",
 }
+_WORDS = {
+    Code.CLAIM_NOT_RECOGNISED: "",
+    Code.CLAIM_STILL_ARRIVING: "",
+    Code.CLAIM_KEY_ENCRYPTED: "the key can't be used: ",
+    Code.CLAIM_KEY_UNSUPPORTED: "the key is of a kind that AWS IoT does not take: ",
+}
 
 
 @dataclass(frozen=True)
@@ -99,10 +105,10 @@ class _Found:
 
 
 class _UnusableError(ValueError):
-    """Why a block is not used. The detail is safe to show."""
+    """Why a block is not used. `detail` goes into a problem of `code`; `str` stands by itself."""
 
     def __init__(self, code: Code, detail: str) -> None:
-        super().__init__(detail)
+        super().__init__(_WORDS[code] + detail)
         self.code = code
         self.detail = detail
 
@@ -114,7 +120,7 @@ def recognise(name: str, data: bytes) -> Material:
     looks = shapes.binary(data) or _BINARY.get(der.form(data))
     if looks is not None:
         return _nothing(name, Code.CLAIM_NOT_RECOGNISED, f"it looks like {looks}")
-    text = shapes.read(data)
+    text = shapes.read(data, MAX_BLOCKS + 1)
     certificates: dict[str, Certificate] = {}
     keys: dict[str, PrivateKey] = {}
     faults: list[tuple[Block, _UnusableError]] = []
@@ -199,15 +205,21 @@ def _nothing(name: str, code: Code, detail: str) -> Material:
 def _blocks_of(data: bytes) -> tuple[Block, ...]:
     if len(data) > MAX_FILE_BYTES:
         raise ValueError(f"it has {len(data):,} bytes, more than {MAX_FILE_BYTES:,}")
-    blocks = shapes.read(data).blocks
-    if not 1 <= len(blocks) <= MAX_BLOCKS:
-        raise ValueError(f"it has {len(blocks)} PEM blocks instead of 1 to {MAX_BLOCKS}")
-    return blocks
+    text = shapes.read(data, MAX_BLOCKS + 1)
+    if not 1 <= len(text.blocks) <= MAX_BLOCKS:
+        raise ValueError(f"it has no PEM block or more than {MAX_BLOCKS}")
+    unfinished = shapes.unfinished(text)
+    if unfinished is not None:
+        raise ValueError(unfinished)
+    return text.blocks
 
 
 def _missing(name: str, text: Text, *, nothing_found: bool) -> list[Problem]:
     """What to say of a file whose blocks are all right, but are no whole claim."""
-    if nothing_found and not text.blocks:
+    if shapes.headless(text):
+        detail = "a block's first line (-----BEGIN ...-----) is missing; copy the text as a whole"
+        return [problem(Code.CLAIM_NOT_RECOGNISED, file=name, detail=detail)]
+    if not text.blocks:
         looks = shapes.foreign(text)
         if looks is not None:
             return [problem(Code.CLAIM_NOT_RECOGNISED, file=name, detail=f"it looks like {looks}")]
@@ -227,7 +239,7 @@ def _missing(name: str, text: Text, *, nothing_found: bool) -> list[Problem]:
 def _examine(block: Block, line_was_cut: bool) -> _Found | PrivateKey | None:
     """A block's certificate or key; None for what is well and not needed. Raises _UnusableError."""
     if block.encrypted or block.label == "ENCRYPTEDPRIVATEKEY":
-        raise _UnusableError(Code.CLAIM_KEY_ENCRYPTED, "it is encrypted")
+        raise _UnusableError(Code.CLAIM_KEY_ENCRYPTED, "a passphrase protects it")
     if block.label in _FOREIGN_BLOCKS:
         raise _UnusableError(Code.CLAIM_NOT_RECOGNISED, _FOREIGN_BLOCKS[block.label])
     data = _decoded(block, line_was_cut)
@@ -249,7 +261,7 @@ def _examine(block: Block, line_was_cut: bool) -> _Found | PrivateKey | None:
     if form is der.Form.DSA:
         raise _UnusableError(Code.CLAIM_KEY_UNSUPPORTED, "DSA")
     if form is der.Form.ENCRYPTED_PKCS8:
-        raise _UnusableError(Code.CLAIM_KEY_ENCRYPTED, "it is encrypted")
+        raise _UnusableError(Code.CLAIM_KEY_ENCRYPTED, "a passphrase protects it")
     raise _damaged(block, "it holds neither a certificate nor a key")
 
 

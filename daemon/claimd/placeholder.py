@@ -6,7 +6,6 @@ it needs. What they stand for on this device is another module's matter: this on
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -95,7 +94,9 @@ def _placeholder(inner: str, names: Collection[str]) -> Placeholder:
 def _unknown(inner: str, name: str, names: Collection[str]) -> str:
     if name in LATER:
         return f"{{{name}}} can be used only in {LATER[name]}"
-    near = difflib.get_close_matches(name.lower().replace("_", "-"), [*names], n=1)
+    from difflib import get_close_matches  # only an error needs it: 10 ms of every start
+
+    near = get_close_matches(name.lower().replace("_", "-"), [*names], n=1)
     shapes = [_SHAPES.get(known, f"{{{known}}}") for known in (near or names)]
     ask = "did you mean" if near else "there are"
     return f"unknown placeholder {{{_shown(inner)}}}; {ask} {', '.join(shapes)}" + ("?" if near else "")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import attempt as table
 from .attempt import Attempt, Record, State
-from .errors import Code, Problem, printable
+from .errors import Code, Problem, printable, problem
 from .model import DeviceState, short
 from .record import outcome_to_json, time_to_json
 
@@ -52,9 +52,22 @@ def status_document(
         "claims": [{"fingerprint": f, "not_after": time_to_json(end)} for f, end in claims],
         "drop": [{"file": printable(name), "problem": p.to_json()} for name, p in sorted(drop.items())],
         "problem": None if shown is None else shown.to_json(),
+        "notes": [note.to_json() for note in _spares(attempt, claims)],
         "drop_directory": drop_directory,
         "history": [outcome_to_json(o) for o in record.history],
     }
+
+
+def _spares(attempt: Attempt | None, claims: tuple[tuple[str, datetime], ...]) -> list[Problem]:
+    """Claims that lie in reserve behind the one that the attempt uses."""
+    if attempt is None or attempt.claim is None:
+        return []
+    mine = attempt.claim.fingerprint
+    return [
+        problem(Code.CLAIM_SUPERSEDED, claim=short(spare), not_after=time_to_json(end), other=short(mine))
+        for spare, end in claims
+        if spare != mine
+    ]
 
 
 def _first_of_drop(drop: Mapping[str, Problem]) -> Problem | None:
@@ -109,6 +122,7 @@ def merged(worker: Mapping[str, Any] | None, watcher: Mapping[str, Any] | None) 
         "claims": [],
         "drop": [],
         "problem": None,
+        "notes": [],
         "history": [],
     }
     if worker is not None:
@@ -164,6 +178,7 @@ def status_lines(document: Mapping[str, Any], now: datetime) -> list[str]:
     for entry in document["drop"]:
         if found is None or entry["problem"]["message"] != found["message"]:
             lines.append(_line("dropped", entry["problem"]["message"]))
+    lines += [_line("note", note["message"]) for note in document["notes"]]
     lines += _service_lines(document["service"])
     if document["state"] == DeviceState.UNPROVISIONED.value and found is None:
         lines.append(

@@ -10,6 +10,7 @@ Invariants: linear in the length of the text, whatever it holds; no repr shows a
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, field
 
@@ -41,8 +42,6 @@ _WORDS = (
      "an error message of the aws command: read it, and make the claim again"),
     (r"^(?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-)", "a public key for SSH, not a claim"),
     (r"^(?:<!DOCTYPEhtml|<html|<\?xml)", "a web page: copy the text itself"),
-    (r"-END[A-Z0-9]+-|^MI[A-Za-z0-9+/]{30}",
-     "the beginning of a block: its first line (-----BEGIN ...-----) is missing; copy the text as a whole"),
 )  # fmt: skip
 
 _MEMBERS = ("certificateId", "certificatePem", "keyPair", "PrivateKey", "PublicKey", "expiration")
@@ -51,13 +50,14 @@ _TERMINAL_CODES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07
 _DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"))
 _NOT_VISIBLE_ASCII = re.compile(r"[^!-~]+")
 _BACKSLASHES = re.compile(r"\\+")
-_ESCAPE = re.compile(r"\\(?:[rnt]|u00([0-9A-Fa-f]{2}))")
+_ESCAPE = re.compile(r"\\(?:[rnt]|u([0-9A-Fa-f]{4}))")
 _PAGER = re.compile(r"--More--(?:\(\d{1,3}%\))?")
 _BLOCK = re.compile(
     r"(?<![A-Za-z0-9+/])BEGIN(?P<label>[A-Z0-9]{1,40})-+"
     r"(?P<encrypted>Proc-Type:4,ENCRYPTED)?(?P<body>[^-]*)(?P<end>-+END[A-Z0-9]*-*)?"
 )
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/]+")
+_HEADLESS = re.compile(r"-END[A-Z0-9]+-|^MI[A-Za-z0-9+/]{30}")
 _MARKER_BEGUN = re.compile(r"-(?:B(?:E(?:G(?:I(?:N[A-Z0-9]{0,40})?)?)?)?)?$")
 _HEXADECIMAL = re.compile(r"[\"'\[]{0,2}[0-9a-f]{1,64}[\"',]{0,2}$")
 
@@ -81,11 +81,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Text:
-    """A file's text. `compact`: its visible ASCII, unescaped; `rest`: what follows the last block of it."""
+    """A file's text. `compact`: its visible ASCII, unescaped; `rest`: what follows the last of the blocks."""
 
     compact: str = field(repr=False)
     rest: str = field(repr=False)
     blocks: tuple[Block, ...]
+    is_blank: bool
     line_was_cut: bool
 
 
@@ -94,7 +95,7 @@ def binary(data: bytes) -> str | None:
     return next((what for magic, what in _MAGIC if data.startswith(magic)), None)
 
 
-def read(data: bytes) -> Text:
+def read(data: bytes, max_blocks: int) -> Text:
     """Reads ASCII, UTF-8 and UTF-16, with or without a byte order mark: all that PEM needs is ASCII."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = data.decode("utf-16", "replace")
@@ -104,7 +105,7 @@ def read(data: bytes) -> Text:
     compact = _compact(text)
     blocks: list[Block] = []
     end = 0
-    for found in _BLOCK.finditer(compact):
+    for found in itertools.islice(_BLOCK.finditer(compact), max_blocks):
         end = found.end()
         blocks.append(
             Block(
@@ -115,7 +116,7 @@ def read(data: bytes) -> Text:
             )
         )
     cut = any(len(line) == TERMINAL_LINE_CHARACTERS for line in text.splitlines())
-    return Text(compact, compact[end:], tuple(blocks), cut)
+    return Text(compact, compact[end:], tuple(blocks), not text.strip("\ufeff \t\r\n"), cut)
 
 
 def _compact(text: str) -> str:
@@ -130,7 +131,7 @@ def _compact(text: str) -> str:
 
 def _unescape(found: re.Match[str]) -> str:
     """`\\u002b` is how some JSON writers spell `+`; line ends and tabs are not needed."""
-    character = chr(int(found[1], 16)) if found[1] else ""
+    character = chr(int(found[1], 16)).translate(_DASHES) if found[1] else ""
     return character if "!" <= character <= "~" else ""
 
 
@@ -139,10 +140,15 @@ def foreign(text: Text) -> str | None:
     return next((what for words, what in _WORDS if re.search(words, text.compact)), None)
 
 
+def headless(text: Text) -> bool:
+    """Whether a block stands there without its first line; its base64 begins with MI (a long SEQUENCE)."""
+    return _HEADLESS.search(text.rest) is not None
+
+
 def unfinished(text: Text) -> str | None:
     """Why more of this text may still come, or None: it can't become more of a claim than it is."""
     compact = text.compact
-    if not compact:
+    if text.is_blank:
         return "it is empty"
     if _MARKER_BEGUN.search(text.rest[-60:]):
         return "it stops within a line -----BEGIN ...-----"
@@ -150,16 +156,16 @@ def unfinished(text: Text) -> str | None:
         return None
     if compact.count("{") + compact.count("[") > compact.count("}") + compact.count("]"):
         return "it stops before its closing bracket"
-    if text.blocks:
+    if text.blocks or not compact:
         return None
     return _beginning(compact)
 
 
 def _beginning(compact: str) -> str | None:
     """Whether a text without brackets and blocks is how an answer of `aws` may begin."""
-    if compact.count("```") == 1 or compact.strip("`\"'") == "":
+    if compact.count("```") == 1 or compact in ("'", '"', "`", "``"):
         return "it stops after its quotation mark"
-    if "create-provisioning-claim" in compact:
+    if "awsiot" in compact:
         return "so far it holds only the command, not its answer"
     if _HEXADECIMAL.match(compact):
         return "so far it holds only the id of a certificate"
