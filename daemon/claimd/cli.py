@@ -92,7 +92,7 @@ def _run(options: argparse.Namespace, layout: Layout) -> int:
 
 
 def _provision(options: argparse.Namespace, layout: Layout) -> int:
-    from . import system
+    from . import logs, system
 
     system.hide_memory()
     if not layout.root:
@@ -100,7 +100,7 @@ def _provision(options: argparse.Namespace, layout: Layout) -> int:
     os.umask(0o027)
     from .ensure import Request, ensure
 
-    _log_to_stderr()
+    logs.to_stderr()
     stop = _StopSignal()
     result = ensure(
         Request(
@@ -300,12 +300,6 @@ def _read_json(path: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) and document.get("schema") == 1 else None
-
-
-def _log_to_stderr() -> None:
-    import logging
-
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
 
 
 def _now() -> datetime:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import random
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -31,7 +30,7 @@ from .settings import Timeouts
 from .store import LockedError, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from .fleet import Transport
 
@@ -43,6 +42,8 @@ LOOK_SECONDS = 0.05
 LONGEST_LOOK_SECONDS = 30.0
 # With something unfinished in the drop directory the next look is due then, when no event comes before.
 STALE_LOOK_SECONDS = 30.0
+# While another pass holds the lock.
+LOCKED_LOOK_SECONDS = 2.0
 
 
 class ConfigurationFiles:
@@ -112,22 +113,17 @@ def ensure(request: Request) -> Result:
     """One pass. What goes wrong is in the Result, and in the status where that can be written."""
     store = Store(request.layout, Disk())
     try:
-        with _locked(store):
+        with store.locked():
             return _pass(request, store)
+    except LockedError as error:
+        # What was dropped meanwhile may have come too late for the other one.
+        found = problem(Code.PASS_RUNNING, pid=error.pid)
+        return Result(found.exit, found, LOCKED_LOOK_SECONDS, Record())
     except ClaimdError as error:
         return Result(error.problem.exit, error.problem, None, Record())
     except OSError as error:
         found = disk_problem(error, request.layout.state_directory)
         return Result(found.exit, found, STALE_LOOK_SECONDS, Record())
-
-
-@contextmanager
-def _locked(store: Store) -> Iterator[None]:
-    try:
-        with store.locked():
-            yield
-    except LockedError as error:
-        raise ClaimdError(problem(Code.PASS_RUNNING, pid=error.pid)) from None
 
 
 def _pass(request: Request, store: Store) -> Result:

@@ -106,6 +106,7 @@ class Pass:
         self._record = settle(self._store, self._store.load_record(), self._now())
         try:
             self._bury_expired()
+            self._cure()
             trouble = self._adopt()
             if trouble is None:
                 trouble = self._drive()
@@ -172,6 +173,15 @@ class Pass:
                 continue
             self._ended(claim.fingerprint, "failed", Code.CLAIM_EXPIRED)
             self._store.destroy_claim(claim.fingerprint)
+
+    def _cure(self) -> None:
+        """Out of BLOCKED when a person asks, or when the configuration is not the one that failed."""
+        attempt = self._record.attempt
+        if attempt is None or attempt.state is not State.BLOCKED:
+            return
+        sha256 = self._sha256_or_none()
+        if sha256 is not None and (self._world.by_hand or sha256 != attempt.config_sha256):
+            self._save(self._unblock(attempt))
 
     def _adopt(self) -> Problem | None:
         """Give the open attempt, or a new one, the claim that lives longest. Others stay in reserve."""
