@@ -289,9 +289,7 @@ class _Connection:
 
     def _seen(self, direction: Direction, size: int) -> None:
         record = Record(time.time(), direction, size)
-        self._relay.note(
-            self._number, lambda passage: replace(passage, records=(*passage.records, record))
-        )
+        self._relay.note(self._number, lambda passage: replace(passage, records=(*passage.records, record)))
 
     async def _deliver(
         self,

@@ -80,9 +80,7 @@ class _Work:
 
 
 class Service:
-    def __init__(
-        self, layout: Layout, config_file: str | None, command: Sequence[str], pace: Pace
-    ) -> None:
+    def __init__(self, layout: Layout, config_file: str | None, command: Sequence[str], pace: Pace) -> None:
         self._layout = layout
         self._config_file = config_file
         self._command = command

@@ -1,0 +1,142 @@
+"""The commands that do the work: run, provision."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from .errors import Exit
+from .terminal import complain, now, read_document
+
+if TYPE_CHECKING:
+    from .model import Layout
+    from .provision import Result
+    from .terminal import Commands
+
+
+def add_to(commands: Commands) -> None:
+    run = commands.add_parser("run", help="watch the drop directory (what the service does)")
+    run.set_defaults(command=_run)
+
+    provision = commands.add_parser(
+        "provision", help="one pass: take in what was dropped, go as far as it goes"
+    )
+    provision.add_argument("--json", action="store_true", help="print one JSON object on the last line")
+    provision.set_defaults(command=_provision)
+
+
+def _run(options: argparse.Namespace, layout: Layout) -> int:
+    from .service import run
+
+    return run(layout, options.config)
+
+
+def _provision(options: argparse.Namespace, layout: Layout) -> int:
+    from . import logs, system
+
+    system.hide_memory()
+    if not layout.root:
+        system.become_service_user()
+    os.umask(0o027)
+    from .ensure import Request, ensure
+
+    logs.to_stderr()
+    stop = _StopSignal()
+    result = ensure(
+        Request(
+            layout=layout,
+            config_file=options.config,
+            by_hand=not options.json,
+            stopping=stop.requested,
+            progress=_quiet if options.json else _Progress(layout).show,
+        )
+    )
+    if options.json:
+        print(json.dumps(_result_document(result)), flush=True)
+    else:
+        _say_result(result)
+    return result.exit
+
+
+class _StopSignal:
+    """SIGTERM and SIGINT set a flag: what is in flight is finished, nothing new is sent."""
+
+    def __init__(self) -> None:
+        self._requested = False
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+
+    def requested(self) -> bool:
+        return self._requested
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self._requested = True
+
+
+class _Progress:
+    """A line a stage for a person, with the time that the claim still has."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def show(self, stage: str, sentence: str) -> None:
+        print(f"{_claim_left(self._layout):>12}  {sentence}", flush=True)
+
+
+def _claim_left(layout: Layout) -> str:
+    from .report import remaining
+
+    document = read_document(layout.status_file)
+    attempt = document.get("attempt") if document else None
+    claim = attempt.get("claim") if isinstance(attempt, dict) else None
+    if not isinstance(claim, dict):
+        return ""
+    return remaining(datetime.fromisoformat(claim["not_after"]), now())
+
+
+def _quiet(stage: str, sentence: str) -> None:
+    """The watcher reads the last line only."""
+
+
+def _result_document(result: Result) -> dict[str, Any]:
+    attempt = result.record.attempt
+    if result.exit is Exit.OK:
+        following = "done"
+    elif result.after_seconds is not None:
+        following = "again"
+    else:
+        following = "nothing"
+    outcome = result.problem.code.value if result.problem else "idle"
+    if result.exit is Exit.OK:
+        outcome = "active"
+    return {
+        "schema": 1,
+        "outcome": outcome,
+        "exit": int(result.exit),
+        "next": following,
+        "after_seconds": result.after_seconds,
+        "certificate_id": attempt.certificate_id if attempt else None,
+        "thing_name": attempt.thing_name if attempt else None,
+        "problem": result.problem.to_json() if result.problem else None,
+    }
+
+
+def _say_result(result: Result) -> None:
+    if result.problem is not None:
+        complain(result.problem)
+        if result.after_seconds is not None:
+            print(
+                f"  next try:     in {result.after_seconds:.0f} s (the service does it by itself)",
+                file=sys.stderr,
+            )
+    elif result.exit is Exit.OK and result.record.attempt is not None:
+        attempt = result.record.attempt
+        who = attempt.thing_name or "the device"
+        print(f"done: {who} has its identity, certificate {attempt.certificate_id}")
+    else:
+        print("nothing to do: no claim was dropped")
