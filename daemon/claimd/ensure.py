@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import random
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -30,8 +31,6 @@ from .settings import Timeouts
 from .store import LockedError, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .fleet import Transport
 
 log = logging.getLogger(__name__)
@@ -109,12 +108,30 @@ class Request:
     progress: Callable[[str, str], None]
 
 
-def ensure(request: Request) -> Result:
+def _machine_time() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+@dataclass(frozen=True)
+class Outside:
+    """Disk, clock, chance and network of a pass. The machine's own, unless a test brings faulty ones.
+
+    `transport`: by connect_seconds; None is the real one, imported when the network is needed.
+    """
+
+    disk: Disk = field(default_factory=Disk)
+    now: Callable[[], datetime] = _machine_time
+    random: Callable[[], float] = random.random
+    transport: Callable[[float], Transport] | None = None
+
+
+def ensure(request: Request, outside: Outside | None = None) -> Result:
     """One pass. What goes wrong is in the Result, and in the status where that can be written."""
-    store = Store(request.layout, Disk())
+    outside = outside or Outside()
+    store = Store(request.layout, outside.disk)
     try:
         with store.locked():
-            return _pass(request, store)
+            return _pass(request, store, outside)
     except LockedError as error:
         # What was dropped meanwhile may have come too late for the other one.
         found = problem(Code.PASS_RUNNING, pid=error.pid)
@@ -126,11 +143,11 @@ def ensure(request: Request) -> Result:
         return Result(found.exit, found, STALE_LOOK_SECONDS, Record())
 
 
-def _pass(request: Request, store: Store) -> Result:
+def _pass(request: Request, store: Store, outside: Outside) -> Result:
     store.prepare()
     configuration = ConfigurationFiles(request.layout, request.config_file)
     drop = Drop(request.layout.drop_directory, store.disk, own_files=bool(request.layout.root))
-    world = _world(request, store, configuration)
+    world = _world(request, store, configuration, outside)
     intake = Intake((), (), {}, incomplete=False, signature=frozenset())
     publisher = _Publisher(request.layout, store, world.now)
     try:
@@ -192,7 +209,7 @@ def _look(
     return replace(intake, kept=tuple(kept), expired=tuple(dead))
 
 
-def _world(request: Request, store: Store, configuration: ConfigurationFiles) -> World:
+def _world(request: Request, store: Store, configuration: ConfigurationFiles, outside: Outside) -> World:
     def transport(connect_seconds: float) -> Transport:
         # Here and not above: the SDK is imported by a process that has given up its capability.
         if system.held_capabilities() and not request.layout.root:
@@ -204,9 +221,9 @@ def _world(request: Request, store: Store, configuration: ConfigurationFiles) ->
     return World(
         store=store,
         configuration=configuration,
-        transport=transport,
-        now=lambda: datetime.now(timezone.utc),
-        random=random.random,
+        transport=outside.transport or transport,
+        now=outside.now,
+        random=outside.random,
         stopping=request.stopping,
         progress=request.progress,
         publish=lambda record, trouble: None,
