@@ -1,0 +1,72 @@
+# Every target does its own set-up: on a fresh Debian or Ubuntu python3, make and git are enough.
+# `## words` behind a target are its line in `make help`.
+
+PYTHON ?= python3
+# Workers for the tests: one a core.
+JOBS ?= $(shell nproc)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---- set-up: a virtual environment in stages. A stage is done again when its lock changes.
+
+BASE := $(VENV)/.base
+DEVELOPMENT := $(VENV)/.development
+
+# What `make demo` and a person need: claimd, claimd-sandbox and the aws command.
+$(BASE): requirements/build.lock requirements/demo.lock pyproject.toml .ci/system-packages
+	@.ci/system-packages demo
+	@echo "setting up $(VENV) (once; about a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --require-hashes -r requirements/build.lock
+	@$(PIP) --require-hashes -r requirements/demo.lock
+	@$(PIP) --no-build-isolation --no-deps -e .
+	@touch $@
+
+# What the tests need besides. The source packages among it (systemd-python) are built with the locked
+# build tools, not with whatever a registry offers that day.
+$(DEVELOPMENT): $(BASE) requirements/dev.lock
+	@.ci/system-packages test
+	@echo "installing the development dependencies (once)"
+	@$(PIP) --require-hashes --no-build-isolation -r requirements/dev.lock
+	@touch $@
+
+.PHONY: setup
+setup: $(DEVELOPMENT) ## only the set-up that the other targets do by themselves
+
+# ---- daily
+
+.PHONY: test
+test: $(DEVELOPMENT) ## unit and integration tests, linters, types, contracts (some minutes)
+	@.ci/system-packages test
+	$(PYTEST) -n $(JOBS) --dist loadfile tests
+
+.PHONY: format
+format: $(DEVELOPMENT) ## format the source, and mend what the linter can mend
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+# ---- upkeep
+
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+	--no-emit-index-url --no-header --no-annotate
+
+.PHONY: lock
+lock: $(DEVELOPMENT) ## resolve the locked dependencies anew (add UPGRADE=--upgrade for newer versions)
+	$(LOCK) $(UPGRADE) requirements/build.in -o requirements/build.lock
+	$(LOCK) $(UPGRADE) pyproject.toml --extra sandbox -o requirements/demo.lock
+	$(LOCK) $(UPGRADE) pyproject.toml --extra dev --extra systemd -c requirements/demo.lock -o requirements/dev.lock
+
+.PHONY: clean
+clean: ## remove the virtual environment and every cache
+	rm -rf $(VENV) build dist *.egg-info daemon/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find daemon tests -name __pycache__ -type d -prune -exec rm -rf {} +
