@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .errors import Exit
+from .errors import Code, Exit, printable
 from .terminal import now, read_document
 
 if TYPE_CHECKING:
@@ -24,23 +24,30 @@ def add_to(commands: Commands) -> None:
     status.set_defaults(command=_status)
 
     explain = commands.add_parser("explain", help="what a failure's code means and what to do")
-    explain.add_argument("code", nargs="?", help="a code as status prints it, such as claim-expired")
+    explain.add_argument("code", nargs="?", help="a code as status prints it; default: this device's problem")
     explain.add_argument("--list", action="store_true", help="all codes, a line each")
     explain.set_defaults(command=_explain)
 
 
 def _status(options: argparse.Namespace, layout: Layout) -> int:
-    from .report import merged, status_lines
+    from .report import status_lines
 
-    worker = read_document(layout.status_file)
-    watcher = read_document(layout.supervisor_file)
-    document = merged(worker, watcher if _alive(watcher) else None)
-    document.setdefault("drop_directory", layout.drop_directory)
+    document = _document(layout)
     if options.json:
         print(json.dumps(document, indent=2))
     else:
         print("\n".join(status_lines(document, now())))
     return Exit.OK
+
+
+def _document(layout: Layout) -> dict[str, Any]:
+    from .report import merged
+
+    worker = read_document(layout.status_file)
+    watcher = read_document(layout.supervisor_file)
+    document = merged(worker, watcher if _alive(watcher) else None)
+    document.setdefault("drop_directory", layout.drop_directory)
+    return document
 
 
 def _alive(watcher: dict[str, Any] | None) -> bool:
@@ -58,20 +65,27 @@ def _alive(watcher: dict[str, Any] | None) -> bool:
 
 
 def _explain(options: argparse.Namespace, layout: Layout) -> int:
-    from .errors import CATALOGUE, Code
+    from .report import explained, explained_list
 
-    if options.list or options.code is None:
-        for code, words in CATALOGUE.items():
-            print(f"{code.value:<28}{words.happened}")
+    if options.list:
+        print("\n".join(explained_list()))
+        return Exit.OK
+    found = _problem_now(layout)
+    name: str | None = options.code or (str(found["code"]) if found else None)
+    if name is None:
+        print("nothing is wrong now; all failures: claimd explain --list")
         return Exit.OK
     try:
-        code = Code(options.code)
+        code = Code(name)
     except ValueError:
-        print(f"claimd: there is no failure {options.code!r}; see: claimd explain --list", file=sys.stderr)
+        print(f"claimd: there is no failure {printable(name)!r}; see: claimd explain --list", file=sys.stderr)
         return Exit.USAGE
-    words = CATALOGUE[code]
-    print(code.value)
-    print(f"  what happened: {words.happened}")
-    print(f"  likely cause:  {words.cause}")
-    print(f"  what to do:    {words.remedy}")
+    here = found if found is not None and found["code"] == name else None
+    print("\n".join(explained(code, here)))
     return Exit.OK
+
+
+def _problem_now(layout: Layout) -> dict[str, Any] | None:
+    """What status shows on this device."""
+    found: dict[str, Any] | None = _document(layout)["problem"]
+    return found

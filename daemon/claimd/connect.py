@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import fleet
+from . import endpoint, fleet
 from .errors import ClaimdError, Code, Problem, fail, problem
 from .fleet import Credentials, Exchange, Link, LinkError, Trouble
-from .model import short
-from .record import time_to_json
+from .model import short, spoken
 
 if TYPE_CHECKING:
     from .fleet import Topics, Transport
@@ -25,6 +24,9 @@ DIAGNOSE_AFTER_SECONDS = 1.0
 # The next port is tried only when this one leads nowhere.
 PORT_TROUBLES = frozenset({Code.CONNECTION_REFUSED, Code.ENDPOINT_UNREACHABLE, Code.TLS_NO_ANSWER})
 
+# CONNACK reason codes of MQTT 5, section 3.2.2.2: bad user name or password, not authorized, banned.
+_UNWELCOME = frozenset({0x86, 0x87, 0x8A})
+
 
 class InterruptedPassError(Exception):
     """Told to stop: nothing new is sent."""
@@ -33,10 +35,11 @@ class InterruptedPassError(Exception):
 class CredentialsRefusedError(Exception):
     """The endpoint is there and trusted, and does not want these credentials."""
 
-    def __init__(self, detail: str, *, by_connack: bool) -> None:
+    def __init__(self, detail: str, *, unwelcome: bool) -> None:
+        """`unwelcome`: it does not know them or grants them nothing; else it has no time for them now."""
         super().__init__(detail)
         self.detail = detail
-        self.by_connack = by_connack
+        self.unwelcome = unwelcome
 
 
 class RejectedError(ClaimdError):
@@ -95,10 +98,11 @@ class Dialer:
             link = self.connect(target, target.claim_client_id, credentials)
         except CredentialsRefusedError as error:
             raise fail(
-                Code.CONNECT_REFUSED if error.by_connack else Code.CLAIM_NOT_ACCEPTED,
+                Code.CLAIM_NOT_ACCEPTED if error.unwelcome else Code.CONNECT_REFUSED,
                 endpoint=target.endpoint,
+                region=endpoint.region(target.endpoint),
                 claim=short(claim.fingerprint),
-                not_after=time_to_json(claim.certificate.not_after),
+                not_after=spoken(claim.certificate.not_after),
                 detail=error.detail,
             ) from error
         line = Line(link, target, self._answer_seconds)
@@ -142,13 +146,13 @@ class Dialer:
         if error.trouble is Trouble.STOPPED:
             return InterruptedPassError()
         if error.trouble is Trouble.REFUSED and error.code is not None:
-            return CredentialsRefusedError(error.detail, by_connack=True)
+            return CredentialsRefusedError(error.detail, unwelcome=error.code in _UNWELCOME)
         # The way may be broken, or open and only closed to us: look at it without credentials.
         found = self._transport.diagnose(target.endpoint, port, credentials.roots)
         if found is not None:
             return ClaimdError(found)
         if error.trouble is Trouble.REFUSED:
-            return CredentialsRefusedError("the server hung up on this certificate", by_connack=False)
+            return CredentialsRefusedError("the server hung up on this certificate", unwelcome=True)
         return ClaimdError(_problem(error, "connecting", target, self._connect_seconds))
 
 

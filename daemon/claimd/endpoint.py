@@ -21,6 +21,7 @@ _DOMAIN = r"(?:amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|api\.aws)"
 _ATS = re.compile(rf"[a-z0-9]+[-.]ats\.iot(?:-fips)?\.{_REGION}\.{_DOMAIN}")
 _LEGACY = re.compile(rf"([a-z0-9]+)(\.iot\.{_REGION}\.{_DOMAIN})")
 _OTHER_SERVICE = re.compile(rf"(?:[a-z0-9-]+\.(?:credentials|jobs)\.)?iot\.{_REGION}\.{_DOMAIN}")
+_IN_REGION = re.compile(rf"[.-]({_REGION})\.(?:vpce\.)?{_DOMAIN}\Z")
 _ADDRESS = re.compile(r"\d+(\.\d+){3}")
 
 _ASK = "aws iot describe-endpoint --endpoint-type iot:Data-ATS"
@@ -38,6 +39,12 @@ def parse(text: str) -> str:
     port = pasted.group(2) if pasted and "://" not in name else None
     right = f'endpoint = "{host}"' + (f" and port = {port}" if port else "")
     raise ValueError(f"takes the host name alone: write {right}")
+
+
+def region(endpoint: str) -> str:
+    """The AWS region that the name says, or "unknown": a custom domain tells nothing."""
+    found = _IN_REGION.search(endpoint)
+    return found.group(1) if found else "unknown"
 
 
 def warnings(endpoint: str) -> list[str]:

@@ -12,9 +12,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from .errors import Code, Problem, problem
-from .model import short
+from .model import short, spoken
 from .pem import Material, pair_up, recognise
-from .record import time_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,7 +117,7 @@ def _unpaired(
 
 
 def _permanent(claim: Claim, name: str) -> Problem:
-    not_after = time_to_json(claim.certificate.not_after)
+    not_after = spoken(claim.certificate.not_after)
     return problem(Code.CLAIM_IS_PERMANENT, file=name, not_after=not_after)
 
 
@@ -126,6 +125,6 @@ def expired_problem(claim: Claim, now: datetime) -> Problem:
     return problem(
         Code.CLAIM_EXPIRED,
         claim=short(claim.fingerprint),
-        not_after=time_to_json(claim.certificate.not_after),
-        now=time_to_json(now),
+        not_after=spoken(claim.certificate.not_after),
+        now=spoken(now),
     )

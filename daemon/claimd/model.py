@@ -89,6 +89,13 @@ def short(fingerprint: str) -> str:
     return fingerprint[:SHORT_FINGERPRINT_CHARACTERS]
 
 
+def spoken(at: datetime) -> str:
+    """A time as a person reads it; whole seconds, always UTC."""
+    from datetime import timezone  # the watcher has no use for it: half a megabyte
+
+    return at.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
 class DeviceState(str, Enum):
     """What `claimd status` says in one word."""
 

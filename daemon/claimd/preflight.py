@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from .errors import Code, Problem, problem
+from .model import spoken
 
 DNS_SECONDS = 4.0
 # Blackholed addresses (IPv6 above all) are common, and a name can have several.
@@ -124,7 +125,7 @@ def _handshake(tcp: socket.socket, host: str, port: int, roots: bytes, alpn: str
 def _verification_problem(error: ssl.SSLCertVerificationError, host: str) -> Problem:
     detail = error.verify_message
     if error.verify_code in _TIME_ERRORS:
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        now = spoken(datetime.now(timezone.utc))
         return problem(Code.TLS_SERVER_CERTIFICATE_TIME, endpoint=host, detail=detail, now=now)
     if error.verify_code in _NAME_ERRORS:
         return problem(Code.TLS_WRONG_HOST, endpoint=host, detail=detail)

@@ -21,8 +21,7 @@ from .connect import CredentialsRefusedError, Dialer, InterruptedPassError, Line
 from .errors import ClaimdError, Code, Exit, Kind, Problem, fail, problem
 from .fleet import Credentials, Exchange, Transport
 from .intake import Intake, expired_problem
-from .model import Claim, Target, short
-from .record import time_to_json
+from .model import Claim, Target, short, spoken
 from .recovery import settle
 from .store import identity_document
 
@@ -153,8 +152,8 @@ class Pass:
             late = problem(
                 Code.CLAIM_NOT_YET_VALID,
                 claim=short(attempt.claim.fingerprint),
-                not_before=time_to_json(attempt.claim.not_before),
-                now=time_to_json(now),
+                not_before=spoken(attempt.claim.not_before),
+                now=spoken(now),
                 # Two minutes on: notBefore lies about that far before the claim was made.
                 date=(attempt.claim.not_before + timedelta(minutes=2)).strftime("%Y-%m-%d %H:%M:%S"),
             )
@@ -391,8 +390,8 @@ class Pass:
         expired = problem(
             Code.CLAIM_EXPIRED,
             claim=short(lost.fingerprint),
-            not_after=time_to_json(lost.not_after),
-            now=time_to_json(now),
+            not_after=spoken(lost.not_after),
+            now=spoken(now),
         )
         attempt = replace(table.advance(attempt, Event.CLAIM_LOST, now), claim=None, problem=expired)
         self._record = self._record.with_attempt(attempt)

@@ -6,14 +6,16 @@ text and JSON can't disagree. No secret reaches this module.
 
 from __future__ import annotations
 
+import textwrap
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from . import attempt as table
 from .attempt import Attempt, Record, State
-from .errors import Code, Problem, printable, problem
-from .model import DeviceState, short
+from .errors import Code, Exit, Kind, Problem, general, printable, problem
+from .model import DeviceState, short, spoken
 from .record import outcome_to_json, time_to_json
+from .words import COLUMNS, labelled, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +66,7 @@ def _spares(attempt: Attempt | None, claims: tuple[tuple[str, datetime], ...]) -
         return []
     mine = attempt.claim.fingerprint
     return [
-        problem(Code.CLAIM_SUPERSEDED, claim=short(spare), not_after=time_to_json(end), other=short(mine))
+        problem(Code.CLAIM_SUPERSEDED, claim=short(spare), not_after=spoken(end), other=short(mine))
         for spare, end in claims
         if spare != mine
     ]
@@ -231,8 +233,66 @@ def _line(label: str, value: str) -> str:
 def problem_lines(found: Problem) -> list[str]:
     """A failure on a terminal: what happened, why, what to do, and the code to quote."""
     return [
-        f"claimd: {found.happened}",
-        f"  likely cause: {found.cause}",
-        f"  what to do:   {found.remedy}",
-        f"  code:         {found.code.value}",
+        *wrapped(f"claimd: {found.happened}", rest="  "),
+        *labelled("  likely cause", found.cause, width=16),
+        *labelled("  what to do", found.remedy, width=16, commands=found.commands),
+        *labelled("  code", f"{found.code.value} (claimd explain {found.code.value})", width=16),
     ]
+
+
+def explained(code: Code, here: Mapping[str, Any] | None = None) -> list[str]:
+    """`claimd explain CODE`; `here`: this device's problem, when it is of this code."""
+    found = general(code)
+    lines = [
+        code.value,
+        *labelled("  what happened", found.happened, width=17),
+        *labelled("  likely cause", found.cause, width=17),
+        *labelled("  what to do", found.remedy, width=17, commands=found.commands),
+        *labelled("  by itself", _BY_ITSELF[found.kind], width=17),
+        *labelled("  exit code", f"{int(found.exit)} ({_EXIT_WORDS[found.exit]})", width=17),
+        *labelled("  documentation", found.documentation, width=17),
+    ]
+    if here is not None:
+        commands = here.get("commands", ())
+        lines += [
+            "on this device now",
+            *labelled("  what happened", here["message"], width=17),
+            *labelled("  what to do", here["remedy"], width=17, commands=commands),
+        ]
+    return lines
+
+
+def explained_list() -> list[str]:
+    """`claimd explain --list`: a line a code, cut to the screen."""
+    width = max(len(code.value) for code in Code) + 1
+    return [
+        f"{code.value:<{width}} {_cut(general(code).happened.removesuffix(': DETAIL'), COLUMNS - width - 1)}"
+        for code in Code
+    ]
+
+
+def _cut(text: str, columns: int) -> str:
+    return textwrap.shorten(text, columns, placeholder=" ...")
+
+
+_BY_ITSELF = {
+    Kind.RETRY: "claimd tries again until it works, or until the claim expires",
+    Kind.BLOCKED: "claimd waits, and keeps the claim, until this is cured",
+    Kind.UNUSABLE: "nothing: the claim is destroyed",
+    Kind.WAITING: "claimd waits and goes on when something changes",
+}
+
+_EXIT_WORDS = {
+    Exit.OK: "done",
+    Exit.USAGE: "wrong use of the command",
+    Exit.OLD_IDENTITY_SERVES: "no new identity, the old one serves",
+    Exit.NOTHING_TO_DO: "nothing to do",
+    Exit.CLAIM_UNUSABLE: "the claim can't be used",
+    Exit.REFUSED: "refused or blocked by AWS",
+    Exit.BUG: "an error in claimd",
+    Exit.DISK: "the disk",
+    Exit.RETRY: "not now, tried again",
+    Exit.PERMISSION: "permission",
+    Exit.CONFIGURATION: "the configuration",
+    Exit.TIMEOUT: "time is up",
+}

@@ -1,0 +1,461 @@
+"""The words of every failure: what happened, the likely cause, what to do.
+
+Invariant: a text that a person reads stands here once, and docs/failures.md is made from it. Texts take
+fields by `str.format`: names, numbers and paths, never file contents, so that a text can't leak a key.
+A command stands in backticks: a terminal keeps it on one line, and a test runs or parses it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from .codes import Code, Exit, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The words of one code. All three texts take fields by `str.format`."""
+
+    kind: Kind
+    exit: Exit
+    happened: str
+    cause: str
+    remedy: str
+
+
+_AGAIN = "nothing to do: claimd tries again by itself while the claim lives"
+_ENDPOINT = "`aws iot describe-endpoint --endpoint-type iot:Data-ATS`"
+_TMPFILES = "run `sudo systemd-tmpfiles --create claimd.conf`"
+_NEW_CLAIM = (
+    "make a new claim with `aws iot create-provisioning-claim --template-name TEMPLATE` and copy it here"
+    " within five minutes"
+)
+
+_CATALOGUE: dict[Code, Explanation] = {
+    Code.CLAIM_KEY_MISSING: Explanation(
+        Kind.WAITING,
+        Exit.RETRY,
+        "the certificate is here ({file}), its private key is missing",
+        "only one of the two files was copied so far, or the key did not arrive whole",
+        "copy the file with the private key of the same claim into the drop directory",
+    ),
+    Code.CLAIM_CERTIFICATE_MISSING: Explanation(
+        Kind.WAITING,
+        Exit.RETRY,
+        "a private key is here ({file}), its certificate is missing",
+        "only one of the two files was copied so far, or the certificate did not arrive whole",
+        "copy the file with the certificate of the same claim into the drop directory",
+    ),
+    Code.CLAIM_KEY_MISMATCH: Explanation(
+        Kind.WAITING,
+        Exit.CLAIM_UNUSABLE,
+        "the private key ({key_file}) does not belong to the certificate ({file})",
+        "the two files come from two different claims",
+        "copy certificate and private key of one and the same claim",
+    ),
+    Code.CLAIM_STILL_ARRIVING: Explanation(
+        Kind.WAITING,
+        Exit.RETRY,
+        "{file} is not complete: {detail}",
+        "the file is still being copied, or the copy was cut off",
+        "wait until the copy is done; if it is done, copy the file again",
+    ),
+    Code.CLAIM_NOT_RECOGNISED: Explanation(
+        Kind.WAITING,
+        Exit.CLAIM_UNUSABLE,
+        "{file} holds no claim: {detail}",
+        "a file that is not the output of create-provisioning-claim, or a damaged copy",
+        "copy the output of `aws iot create-provisioning-claim --template-name TEMPLATE` as it is,"
+        " or certificate and key as PEM files",
+    ),
+    Code.CLAIM_KEY_ENCRYPTED: Explanation(
+        Kind.WAITING,
+        Exit.CLAIM_UNUSABLE,
+        "the private key in {file} is protected by a passphrase",
+        "the key was encrypted after AWS made it; claimd has no passphrase for it",
+        "copy the key as AWS returned it, without a passphrase",
+    ),
+    Code.CLAIM_KEY_UNSUPPORTED: Explanation(
+        Kind.WAITING,
+        Exit.CLAIM_UNUSABLE,
+        "the private key in {file} is of a kind that AWS IoT does not take: {detail}",
+        "AWS IoT claims have RSA keys; P-256, P-384 and P-521 work too",
+        "copy the key that came with the claim; " + _NEW_CLAIM,
+    ),
+    Code.CLAIM_FILE_TOO_LARGE: Explanation(
+        Kind.WAITING,
+        Exit.CLAIM_UNUSABLE,
+        "{file} is too large for a claim: {detail}",
+        "a claim is a few kilobytes of text",
+        "remove the file; copy only the claim",
+    ),
+    Code.DROP_ENTRY_REFUSED: Explanation(
+        Kind.WAITING,
+        Exit.CLAIM_UNUSABLE,
+        "{file} was not read: {detail}",
+        "only ordinary files that belong to the person who copied them are read",
+        "copy the claim as an ordinary file (no link, no folder)",
+    ),
+    Code.DROP_ENTRY_UNREADABLE: Explanation(
+        Kind.WAITING,
+        Exit.PERMISSION,
+        "{file} can't be read: {detail}",
+        "the file's mode shuts claimd out and claimd runs without its capability",
+        "run `chmod 0644 {file}` where it lies, or start claimd by its unit: `sudo systemctl restart claimd`",
+    ),
+    Code.DROP_DIRECTORY_MISSING: Explanation(
+        Kind.WAITING,
+        Exit.CONFIGURATION,
+        "the drop directory {path} can't be used: {detail}",
+        "it was removed, or the package's tmpfiles were not applied",
+        _TMPFILES,
+    ),
+    Code.CLAIM_EXPIRED: Explanation(
+        Kind.UNUSABLE,
+        Exit.CLAIM_UNUSABLE,
+        "the claim {claim} expired at {not_after}; this device's clock says {now}",
+        "a claim lives five minutes from the moment it was made (or this device's clock is ahead)",
+        _NEW_CLAIM,
+    ),
+    Code.CLAIM_NOT_YET_VALID: Explanation(
+        Kind.WAITING,
+        Exit.RETRY,
+        "the claim {claim} is valid only from {not_before}; this device's clock says {now}",
+        "the device's clock is behind",
+        "set the clock: `sudo date -u -s {date}`; the claim is kept and used then",
+    ),
+    Code.CLAIM_IS_PERMANENT: Explanation(
+        Kind.WAITING,
+        Exit.CLAIM_UNUSABLE,
+        "{file} is a permanent device certificate (valid until {not_after}), not a claim",
+        "a claim lives minutes; this certificate was made for a device",
+        "leave it where it came from; " + _NEW_CLAIM,
+    ),
+    Code.CLAIM_SUPERSEDED: Explanation(
+        Kind.WAITING,
+        Exit.OK,
+        "the claim {claim} (until {not_after}) is kept in reserve: claim {other} lives longer",
+        "two claims were copied to this device",
+        "nothing to do: the spare is used if the other fails, and destroyed afterwards",
+    ),
+    Code.CLAIM_NOT_NEEDED: Explanation(
+        Kind.UNUSABLE,
+        Exit.NOTHING_TO_DO,
+        "the claim {claim} was destroyed unused: this device already has its identity ({identity})",
+        'reprovision is "never" in the configuration',
+        'nothing to do; to give the device a new identity set reprovision = "replace" in'
+        " /etc/claimd/claimd.toml and copy a new claim",
+    ),
+    Code.NOT_CONFIGURED: Explanation(
+        Kind.WAITING,
+        Exit.CONFIGURATION,
+        "not configured: set {missing}",
+        "claimd was installed and has not been told where to connect",
+        "edit {file} (no restart needed), then look at `claimd status`",
+    ),
+    Code.CONFIG_INVALID: Explanation(
+        Kind.WAITING,
+        Exit.CONFIGURATION,
+        "the configuration is wrong: {detail}",
+        "a typing error in /etc/claimd",
+        "correct it (no restart needed), then run `claimd config check`",
+    ),
+    Code.CONFIG_UNREADABLE: Explanation(
+        Kind.WAITING,
+        Exit.CONFIGURATION,
+        "the configuration file {file} can't be read: {detail}",
+        "its mode shuts claimd out, or the file system has trouble",
+        "run `sudo chmod 0644 {file}`",
+    ),
+    Code.PARAMETER_UNRESOLVED: Explanation(
+        Kind.BLOCKED,
+        Exit.CONFIGURATION,
+        "the template parameter {parameter} can't be filled in: {detail}",
+        "this device does not have the fact that the configuration names",
+        "change template.parameters in /etc/claimd/claimd.toml; the claim is kept meanwhile",
+    ),
+    Code.CA_UNUSABLE: Explanation(
+        Kind.BLOCKED,
+        Exit.CONFIGURATION,
+        "the root certificates can't be used: {file}: {detail}",
+        "the file is missing or damaged; nothing else is trusted in its place",
+        "run `sudo apt install --reinstall ca-certificates`, or set ca_file; the claim is kept meanwhile",
+    ),
+    Code.DNS_FAILED: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "the name {endpoint} can't be resolved",
+        "no network, no DNS server, or a typing error in the endpoint",
+        "check the cable or Wi-Fi, then try `getent hosts {endpoint}`",
+    ),
+    Code.CONNECTION_REFUSED: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "{endpoint} refused the connection on port {port}",
+        "a firewall answers in its place, or endpoint or port is wrong",
+        "ask for TCP 8883 or 443 to {endpoint} to be opened; " + _AGAIN,
+    ),
+    Code.ENDPOINT_UNREACHABLE: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "{endpoint} can't be reached on port {port}: {detail}",
+        "no route to the internet, or a firewall that drops the packets",
+        "check the network; ask for TCP 8883 or 443 to {endpoint} to be opened",
+    ),
+    Code.TLS_UNTRUSTED_CA: Explanation(
+        Kind.BLOCKED,
+        Exit.REFUSED,
+        "the server that answers as {endpoint} is not trusted: {detail}",
+        "another machine answers in its place (a proxy that opens TLS), or ca_file is not the server's root",
+        "compare with `claimd doctor --only tls-chain`; correct endpoint or ca_file, or have"
+        " {endpoint} exempted from TLS inspection; then run `claimd provision`",
+    ),
+    Code.TLS_WRONG_HOST: Explanation(
+        Kind.BLOCKED,
+        Exit.REFUSED,
+        "the server that answers as {endpoint} shows a certificate for another name: {detail}",
+        "the endpoint is an alias, or another machine answers in its place",
+        "set endpoint to what this prints: " + _ENDPOINT,
+    ),
+    Code.TLS_SERVER_CERTIFICATE_TIME: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "the server's certificate is not valid at this device's time {now}: {detail}",
+        "this device's clock is wrong",
+        "set the clock: `sudo timedatectl set-ntp true`; " + _AGAIN,
+    ),
+    Code.TLS_NO_ANSWER: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "{endpoint} takes connections on port {port} but does not speak TLS there",
+        "a firewall or a captive portal answers in its place, or the port is wrong",
+        "check port and network; " + _AGAIN,
+    ),
+    Code.TLS_FAILED: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "no secure connection to {endpoint}: {detail}",
+        "the TLS handshake was broken off",
+        _AGAIN + "; if it stays, check what stands between the device and the internet",
+    ),
+    Code.CLAIM_NOT_ACCEPTED: Explanation(
+        Kind.RETRY,
+        Exit.REFUSED,
+        "{endpoint} (region: {region}) does not accept the claim {claim}, which lives until {not_after}",
+        "the claim was made in another AWS account or region than this endpoint's",
+        "where the claim was made, compare account and endpoint: `aws sts get-caller-identity` and "
+        + _ENDPOINT
+        + "; correct endpoint in /etc/claimd/claimd.toml, or make the claim in the right account and region",
+    ),
+    Code.CONNECT_REFUSED: Explanation(
+        Kind.RETRY,
+        Exit.REFUSED,
+        "{endpoint} refused the MQTT connection: {detail}",
+        "too many connections at once in this account, or the service is busy",
+        _AGAIN,
+    ),
+    Code.CONNECTION_LOST: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "the connection to {endpoint} was lost while {step}: {detail}",
+        "the network broke, or the server hung up",
+        _AGAIN,
+    ),
+    Code.CLIENT_ID_TAKEN: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "another connection took over the client id {client_id} while {step}",
+        "two devices use one client id, or two claimd run with one claim",
+        "make sure that the claim was copied to one device only; " + _AGAIN,
+    ),
+    Code.SUBSCRIBE_REFUSED: Explanation(
+        Kind.BLOCKED,
+        Exit.REFUSED,
+        "AWS does not let this claim use the template {template}",
+        "the claim was made for another provisioning template, or the template's name has a typing error",
+        "set template.name to the template that the claim was made for"
+        " (they are listed by `aws iot list-provisioning-templates`), or make one for {template}:"
+        " `aws iot create-provisioning-claim --template-name {template}`",
+    ),
+    Code.PUBLISH_REFUSED: Explanation(
+        Kind.BLOCKED,
+        Exit.REFUSED,
+        "AWS refused the request while {step}: {detail}",
+        "the claim has no right to it: it was made for another provisioning template",
+        "set template.name to the template that the claim was made for, or make one for {template}:"
+        " `aws iot create-provisioning-claim --template-name {template}`",
+    ),
+    Code.NO_ANSWER: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "AWS did not answer within {seconds} s while {step}",
+        "a slow or broken network, or a busy service",
+        _AGAIN,
+    ),
+    Code.ANSWER_INVALID: Explanation(
+        Kind.RETRY,
+        Exit.REFUSED,
+        "AWS's answer can't be used while {step}: {detail}",
+        "the endpoint is not AWS IoT Core, or its answer was damaged",
+        "check that endpoint is what this prints: " + _ENDPOINT,
+    ),
+    Code.THROTTLED: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "AWS asks to slow down while {step}: {detail}",
+        "many devices are being provisioned in this account at once",
+        _AGAIN,
+    ),
+    Code.AWS_UNAVAILABLE: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "AWS had an internal error while {step}: {detail}",
+        "trouble on AWS's side",
+        _AGAIN,
+    ),
+    Code.TEMPLATE_NOT_FOUND: Explanation(
+        Kind.BLOCKED,
+        Exit.REFUSED,
+        "AWS knows no provisioning template {template}: {detail}",
+        "a typing error in template.name, or a template of another account or region",
+        "set template.name to one of `aws iot list-provisioning-templates`; the claim is kept meanwhile",
+    ),
+    Code.PARAMETERS_REFUSED: Explanation(
+        Kind.BLOCKED,
+        Exit.REFUSED,
+        "AWS refused the template parameters: {detail}",
+        "a parameter of the template {template} is missing, unknown or has a value it does not take",
+        "compare template.parameters with"
+        " `aws iot describe-provisioning-template --template-name {template}`; the claim is kept meanwhile",
+    ),
+    Code.REGISTRATION_DENIED: Explanation(
+        Kind.BLOCKED,
+        Exit.REFUSED,
+        "AWS denied the registration: {detail}",
+        "the pre-provisioning hook of the template {template} refused this device, or its role lacks a right",
+        "ask who runs the hook whether this device is on the list, then run `claimd provision`;"
+        " the claim is kept meanwhile",
+    ),
+    Code.TOKEN_INVALID: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "AWS does not take the certificate ownership token any more: {detail}",
+        "the token lives one hour, or was used already",
+        "nothing to do: claimd keeps the key it has and asks for another certificate with the next claim",
+    ),
+    Code.REQUEST_REFUSED: Explanation(
+        Kind.BLOCKED,
+        Exit.REFUSED,
+        "AWS refused the request while {step}: {detail}",
+        "something in the account does not allow it",
+        "read the message above; then run `claimd provision`",
+    ),
+    Code.IDENTITY_REFUSED: Explanation(
+        Kind.RETRY,
+        Exit.REFUSED,
+        "the device is registered, but AWS refuses its new identity: {detail}",
+        "the template makes the certificate INACTIVE until somebody approves it, or its policy does not let"
+        " the client id {client_id} connect",
+        "approve it: `aws iot update-certificate --certificate-id {certificate_id} --new-status ACTIVE`, or"
+        " correct the policy; claimd keeps the identity and tries again",
+    ),
+    Code.IDENTITY_UNPROVEN: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "the device is registered; its new identity could not connect yet: {detail}",
+        "the network broke after the registration",
+        "nothing to do: claimd keeps the identity and tries again until it connects; no claim is needed",
+    ),
+    Code.IDENTITY_DAMAGED: Explanation(
+        Kind.WAITING,
+        Exit.DISK,
+        "the stored identity {path} is damaged: {detail}",
+        "the file system lost or changed data",
+        "keep the folder, look at `claimd doctor`, and " + _NEW_CLAIM,
+    ),
+    Code.DISK_FULL: Explanation(
+        Kind.RETRY,
+        Exit.DISK,
+        "cannot write {path}: the disk is full",
+        "no free blocks or inodes, or a quota is used up",
+        "free some space, see `df -h {directory}` and `df -i {directory}`; the claim is kept meanwhile",
+    ),
+    Code.DISK_READ_ONLY: Explanation(
+        Kind.RETRY,
+        Exit.DISK,
+        "cannot write {path}: the file system is read-only",
+        "the disk failed and was set read-only, or it is mounted so",
+        "look at `sudo dmesg`, then make it writable again: `sudo mount -o remount,rw MOUNT-POINT`;"
+        " the claim is kept meanwhile",
+    ),
+    Code.DISK_FAILED: Explanation(
+        Kind.RETRY,
+        Exit.DISK,
+        "cannot write or read {path}: {detail}",
+        "the disk or its file system has trouble",
+        "look at `sudo dmesg`; the claim is kept meanwhile",
+    ),
+    Code.PERMISSION_DENIED: Explanation(
+        Kind.RETRY,
+        Exit.PERMISSION,
+        "no permission for {path}: {detail}",
+        "owner or mode of the directory changed, or the command needs root",
+        "run it as root (sudo), or restore the directories: `sudo systemd-tmpfiles --create claimd.conf`",
+    ),
+    Code.STATE_DIRECTORY_MISSING: Explanation(
+        Kind.RETRY,
+        Exit.DISK,
+        "the state directory {path} is missing",
+        "its file system is not mounted, or the package's tmpfiles were not applied",
+        _TMPFILES,
+    ),
+    Code.ATTEMPT_UNREADABLE: Explanation(
+        Kind.WAITING,
+        Exit.DISK,
+        "the record of the attempt {path} can't be used: {detail}",
+        "it was written by a newer claimd, or changed by hand",
+        "install the newer claimd again, or move the file aside after reading it; no key is deleted",
+    ),
+    Code.PASS_RUNNING: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "another pass is at work (process {pid})",
+        "the service is provisioning right now",
+        "wait for it with `claimd wait`",
+    ),
+    Code.INTERRUPTED: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "the pass was interrupted while {step}",
+        "the service was stopped or the machine shut down",
+        "nothing to do: claimd goes on where it was at the next start",
+    ),
+    Code.PASS_TIMED_OUT: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "the pass did not end within {seconds} s and was stopped",
+        "a network or a disk that hangs",
+        _AGAIN,
+    ),
+    Code.PASS_CRASHED: Explanation(
+        Kind.RETRY,
+        Exit.BUG,
+        "the pass ended abnormally: {detail}",
+        "an error in claimd or in a library that it uses",
+        "nothing to do for the device: claimd tries again; please send what `sudo claimd report` makes",
+    ),
+    Code.INTERNAL_ERROR: Explanation(
+        Kind.RETRY,
+        Exit.BUG,
+        "an error in claimd itself: {detail}",
+        "a fault in the program, not in the device or the claim",
+        "claimd tries again; please send what `sudo claimd report` makes",
+    ),
+}
+
+CATALOGUE: Mapping[Code, Explanation] = MappingProxyType(_CATALOGUE)
