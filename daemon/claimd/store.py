@@ -117,8 +117,9 @@ class Store:
     def prepare(self) -> None:
         """Make what is missing and sweep what a crash left behind. Under the lock."""
         self.disk.make_directory(self._claims, 0o700)
-        # Made by tmpfiles on a device, with its own group; this is for --root and a lost directory.
-        self.disk.make_directory(self.layout.identity_directory, 0o2750)
+        # Made by tmpfiles on a device, setgid for its own group; this is for --root and a lost directory.
+        # Not 02750: mkdir(2) takes no set-id bits, and the unit's RestrictSUIDSGID= refuses to be asked.
+        self.disk.make_directory(self.layout.identity_directory, 0o750)
         for directory in (self.layout.state_directory, self._claims, self.layout.identity_directory):
             self.disk.sweep(directory)
         for name in _names(self.layout.identity_directory):
