@@ -45,6 +45,10 @@ setup: $(DEVELOPMENT) ## only the set-up that the other targets do by themselves
 
 # ---- daily
 
+.PHONY: demo
+demo: $(BASE) ## a claim made by the real aws command becomes an identity, before your eyes
+	@$(BIN)/python -m claimd_sandbox.demo
+
 .PHONY: test
 test: $(DEVELOPMENT) ## unit and integration tests, linters, types, contracts (some minutes)
 	@.ci/system-packages test
