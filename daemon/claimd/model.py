@@ -157,6 +157,14 @@ class Layout:
         return self.under("/var/lib/claimd/identity/current")
 
     @property
+    def hooks_directory(self) -> str:
+        return self.under("/etc/claimd/hooks.d")
+
+    @property
+    def hooks_state_directory(self) -> str:
+        return self.under("/var/lib/claimd-hooks")
+
+    @property
     def drop_directory(self) -> str:
         return self.under("/var/spool/claimd/drop")
 
