@@ -54,6 +54,10 @@ test: $(DEVELOPMENT) ## unit and integration tests, linters, types, contracts (s
 	@.ci/system-packages test
 	$(PYTEST) -n $(JOBS) --dist loadfile tests
 
+.PHONY: explain
+explain: $(DEVELOPMENT) ## every failure provoked: code, time to diagnosis, peer (a minute)
+	@PYTHONPATH=daemon:tests $(BIN)/python tests/explain.py
+
 .PHONY: format
 format: $(DEVELOPMENT) ## format the source, and mend what the linter can mend
 	$(BIN)/ruff format

@@ -68,7 +68,7 @@ class Device:
 
     def run(self, *arguments: str, timeout: float = DEADLINE_SECONDS) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self._command(*arguments), capture_output=True, text=True, timeout=timeout, check=False
+            self.command(*arguments), capture_output=True, text=True, timeout=timeout, check=False
         )
 
     def provision(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class Device:
     def start(self) -> None:
         """The service, as the unit starts it, without a manager."""
         self.service = subprocess.Popen(
-            self._command("run"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            self.command("run"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
 
     def stop(self) -> str:
@@ -128,5 +128,5 @@ class Device:
                     found[str(path.relative_to(self.root))] = path.read_bytes()
         return found
 
-    def _command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "claimd", "--root", str(self.root), *arguments]

@@ -9,6 +9,7 @@ import pytest
 from claimd.errors import CATALOGUE, Code, Exit, Kind, general, problem
 from claimd.report import explained, explained_list
 from claimd.words import COLUMNS
+from provocations import fields
 
 ALL = list(Code)
 
@@ -17,10 +18,6 @@ def words(code: Code) -> str:
     """Everything that a person reads about a code."""
     found = general(code)
     return " ".join((found.happened, found.cause, found.remedy)).lower()
-
-
-def fields(text: str) -> set[str]:
-    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
 
 
 @pytest.mark.parametrize("code", ALL)

@@ -368,7 +368,7 @@ _CATALOGUE: dict[Code, Explanation] = {
         Kind.RETRY,
         Exit.RETRY,
         "the device is registered; its new identity could not connect yet: {detail}",
-        "the network broke after the registration",
+        "the network broke after the registration, or the service was busy",
         "nothing to do: claimd keeps the identity and tries again until it connects; no claim is needed",
     ),
     Code.IDENTITY_DAMAGED: Explanation(

@@ -164,7 +164,9 @@ class CrtLink:
         # Without a packet the CRT just hangs up, and the server would publish a will.
         self._client.stop(mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION))
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped, STOP_SECONDS)
+            # Before CONNACK there is nothing to say goodbye to; a TLS handshake that failed ends late.
+            if self._connected:
+                self._changed.wait_for(lambda: self._stopped, STOP_SECONDS)
 
     def _result(self, future: Any, seconds: float, refused: Trouble) -> Any:
         try:

@@ -357,6 +357,8 @@ class Pass:
         try:
             self._dialer().connect(attempt.target, client_id, credentials).close()
         except CredentialsRefusedError as error:
+            if not error.unwelcome:
+                raise fail(Code.IDENTITY_UNPROVEN, detail=error.detail) from error
             self._refused_identity(attempt, client_id, error.detail)
         except ClaimdError as error:
             raise fail(Code.IDENTITY_UNPROVEN, detail=error.problem.happened) from error
