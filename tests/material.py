@@ -14,11 +14,12 @@ from datetime import datetime, timedelta, timezone
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from claimd.fleet import IssuedKeys, parse_issued_keys
 from claimd.model import Claim
 from claimd.pem import parse_certificate, parse_private_key
+from disfigure import Answer
 
 # Whole seconds, as X.509 has them. Every test that needs no real clock uses this one.
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=timezone.utc)
@@ -148,3 +149,16 @@ def keys_answer(certificate_id: str = "c0" * 32, token: str = "the-ownership-tok
 
 def issued(certificate_id: str = "c0" * 32, token: str = "the-ownership-token") -> IssuedKeys:
     return parse_issued_keys(json.dumps(keys_answer(certificate_id, token)).encode("ascii"))
+
+
+def public_key_pem(key: Key) -> str:
+    """As AWS answers it in `keyPair.PublicKey`."""
+    form = PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(Encoding.PEM, form).decode("ascii")
+
+
+def answer(key: Key | None = None) -> Answer:
+    """A claim as CreateProvisioningClaim answers it."""
+    key = key or new_key()
+    made = pair(key=key)
+    return Answer(made.certificate, made.key, public_key_pem(key))

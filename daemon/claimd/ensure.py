@@ -120,6 +120,7 @@ class Outside:
     """
 
     disk: Disk = field(default_factory=Disk)
+    store: Callable[[Layout, Disk], Store] = Store
     now: Callable[[], datetime] = _machine_time
     random: Callable[[], float] = random.random
     transport: Callable[[float], Transport] | None = None
@@ -128,7 +129,7 @@ class Outside:
 def ensure(request: Request, outside: Outside | None = None) -> Result:
     """One pass. What goes wrong is in the Result, and in the status where that can be written."""
     outside = outside or Outside()
-    store = Store(request.layout, outside.disk)
+    store = outside.store(request.layout, outside.disk)
     try:
         with store.locked():
             return _pass(request, store, outside)

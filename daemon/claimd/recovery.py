@@ -65,7 +65,9 @@ def _registering(store: Store, attempt: Attempt, now: datetime) -> Attempt:
     document = store.document(certificate_id)
     if document is None:
         return attempt
-    if not store.is_complete(certificate_id):
+    if store.is_complete(certificate_id):
+        store.forget_token(certificate_id)  # the last thing that `complete` does
+    else:
         store.complete(certificate_id, document)
     log.info("the registration was stored before the interruption: %s", certificate_id)
     name = document.get("thing_name")

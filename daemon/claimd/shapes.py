@@ -46,15 +46,16 @@ _WORDS = (
 
 _MEMBERS = ("certificateId", "certificatePem", "keyPair", "PrivateKey", "PublicKey", "expiration")
 
-_TERMINAL_CODES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+# A text that is still arriving may also stop within a code or an escape.
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-?]*[!-,]?(?:[@-~]|$)|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x07\x1b]")
 _DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"))
-_NOT_VISIBLE_ASCII = re.compile(r"[^!-~]+")
+_NOT_VISIBLE_ASCII = re.compile(r"[^!-~\x07\x1b]+")
 _BACKSLASHES = re.compile(r"\\+")
-_ESCAPE = re.compile(r"\\(?:[rnt]|u([0-9A-Fa-f]{4}))")
+_ESCAPE = re.compile(r"\\(?:[rnt]|u001[Bb]\[[0-?]*[!-,]?(?:[@-~]|$)|u([0-9A-Fa-f]{4})|u[0-9A-Fa-f]{0,3}$)")
 _PAGER = re.compile(r"--More--(?:\(\d{1,3}%\))?")
 _BLOCK = re.compile(
     r"(?<![A-Za-z0-9+/])BEGIN(?P<label>[A-Z0-9]{1,40})-+"
-    r"(?P<encrypted>Proc-Type:4,ENCRYPTED)?(?P<body>[^-]*)(?P<end>-+END[A-Z0-9]*-*)?"
+    r"(?P<encrypted>Proc-Type:4,ENCRYPTED)?(?P<body>[^-]*)(?P<end>-+END[A-Z0-9]*-{0,5})?"
 )
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/]+")
 _HEADLESS = re.compile(r"-END[A-Z0-9]+-|^MI[A-Za-z0-9+/]{30}")
@@ -120,9 +121,9 @@ def read(data: bytes, max_blocks: int) -> Text:
 
 
 def _compact(text: str) -> str:
-    """Takes white space away before it looks for escapes: a terminal wraps also between `\\` and `n`."""
-    text = _TERMINAL_CODES.sub("", text).translate(_DASHES)
-    text = _NOT_VISIBLE_ASCII.sub("", text)
+    """Takes white space away before it looks for codes and escapes: a line's end also falls within them."""
+    text = _NOT_VISIBLE_ASCII.sub("", text.translate(_DASHES))
+    text = _TERMINAL_CODES.sub("", text)
     # One backslash of many (JSON within JSON): also keeps the search for escapes linear.
     text = _BACKSLASHES.sub(r"\\", text)
     text = _ESCAPE.sub(_unescape, text)
