@@ -4,6 +4,7 @@ the service lives for years, and argparse alone is more than a megabyte of it.
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -32,7 +33,8 @@ def _watcher_arguments(arguments: list[str]) -> tuple[str, str | None] | None:
         return None
     from .model import rebased
 
-    return rebased(options["--root"] or ""), options["--config"]
+    root = options["--root"]
+    return rebased(os.path.abspath(root) if root else ""), options["--config"]
 
 
 if __name__ == "__main__":

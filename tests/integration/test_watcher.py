@@ -412,6 +412,21 @@ class TestStopping:
         watcher.stop()
 
 
+class TestTheCommand:
+    """The command itself: `run` goes past the command line's parser, and must still take its options."""
+
+    @pytest.mark.parametrize("options", [["--root", "root"], ["--root=root"], ["--root", "./root/"]])
+    def test_a_root_in_the_current_directory(self, watcher: Watcher, options: list[str]) -> None:
+        watcher.process = subprocess.Popen(
+            [sys.executable, "-m", "claimd", *options, "run"],
+            cwd=watcher.directory,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        watcher.wait_for_fact(lambda f: f["configuration"]["problem"], "supervisor.json")
+        assert "not configured: set endpoint and template.name" in watcher.stop()
+
+
 class TestBadWorkers:
     def test_a_native_crash(self, managed: Watcher) -> None:
         assert managed.manager is not None
