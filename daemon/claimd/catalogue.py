@@ -151,6 +151,13 @@ _CATALOGUE: dict[Code, Explanation] = {
         'nothing to do; to give the device a new identity set reprovision = "replace" in'
         " /etc/claimd/claimd.toml and copy a new claim",
     ),
+    Code.CLAIM_DAMAGED: Explanation(
+        Kind.UNUSABLE,
+        Exit.CLAIM_UNUSABLE,
+        "the claim {claim} that was kept on disk can't be used: {detail}",
+        "the file system lost or changed data, or somebody removed it",
+        _NEW_CLAIM,
+    ),
     Code.NOT_CONFIGURED: Explanation(
         Kind.WAITING,
         Exit.CONFIGURATION,
@@ -208,15 +215,16 @@ _CATALOGUE: dict[Code, Explanation] = {
         "check the network; ask for TCP 8883 or 443 to {endpoint} to be opened",
     ),
     Code.TLS_UNTRUSTED_CA: Explanation(
-        Kind.BLOCKED,
+        # A captive portal goes away by itself, and nothing was sent: trying again is free.
+        Kind.RETRY,
         Exit.REFUSED,
         "the server that answers as {endpoint} is not trusted: {detail}",
         "another machine answers in its place (a proxy that opens TLS), or ca_file is not the server's root",
         "compare with `claimd doctor --only tls-chain`; correct endpoint or ca_file, or have"
-        " {endpoint} exempted from TLS inspection; then run `claimd provision`",
+        " {endpoint} exempted from TLS inspection; claimd tries again by itself while the claim lives",
     ),
     Code.TLS_WRONG_HOST: Explanation(
-        Kind.BLOCKED,
+        Kind.RETRY,
         Exit.REFUSED,
         "the server that answers as {endpoint} shows a certificate for another name: {detail}",
         "the endpoint is an alias, or another machine answers in its place",
@@ -376,7 +384,7 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.DISK,
         "the stored identity {path} is damaged: {detail}",
         "the file system lost or changed data",
-        "keep the folder, look at `claimd doctor`, and " + _NEW_CLAIM,
+        "keep the folder, and " + _NEW_CLAIM + "; the device gets a new identity beside it",
     ),
     Code.DISK_FULL: Explanation(
         Kind.RETRY,

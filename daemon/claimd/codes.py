@@ -55,6 +55,7 @@ class Code(str, Enum):
     CLAIM_IS_PERMANENT = "claim-is-permanent"
     CLAIM_SUPERSEDED = "claim-superseded"
     CLAIM_NOT_NEEDED = "claim-not-needed"
+    CLAIM_DAMAGED = "claim-damaged"
     # configuration
     NOT_CONFIGURED = "not-configured"
     CONFIG_INVALID = "config-invalid"

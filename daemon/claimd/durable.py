@@ -81,6 +81,7 @@ class File:
 
     data: bytes
     mode: int
+    synced: bool = True  # False: its contents may be lost in a power cut, its name may not
 
     def __repr__(self) -> str:
         return f"File(<{len(self.data)} bytes>, mode={self.mode:04o})"
@@ -120,7 +121,7 @@ class Disk:
         self._calls.mkdir(temporary, mode)
         try:
             for name, file in files.items():
-                self._create(os.path.join(temporary, name), file.data, file.mode, sync=True)
+                self._create(os.path.join(temporary, name), file.data, file.mode, sync=file.synced)
             self.sync_directory(temporary)
             self._calls.rename(temporary, path)
         except OSError:
@@ -150,6 +151,13 @@ class Disk:
         except FileNotFoundError:
             return
         self.sync_directory(os.path.dirname(path))
+
+    def give_up_room(self, path: str) -> None:
+        """Remove `path` without making that durable; it may be gone already, or come back."""
+        try:
+            self._calls.unlink(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
 
     def remove_tree(self, path: str) -> None:
         """Remove a directory of files for good. If it dies half-way: all of it, or a `.tmp-` remainder."""
@@ -186,12 +194,38 @@ class Disk:
             self.sync_directory(directory)
         return len(leftovers)
 
-    def probe(self, directory: str) -> None:
-        """Write, sync and remove a small file: raises now what a real write would raise later."""
-        path = os.path.join(directory, TEMPORARY_PREFIX + self._token())
-        # Larger than a record or a certificate, so that the last free block is not mistaken for room.
-        self._create(path, b"\0" * 32768, 0o600, sync=True)
-        self._calls.unlink(path)
+    def probe(self, directory: str, files: int = 1) -> None:
+        """Write, sync and remove small files: raises now what a real write would raise later."""
+        path = self._temporary_beside(os.path.join(directory, "probe"))
+        # Larger than a record or a certificate, so that the last free block is not mistaken for room;
+        # as many as will be needed, for a file system can run out of inodes as well. Not zeros: a file
+        # system that compresses would need no room for them.
+        data = secrets.token_bytes(32768)
+        self._calls.mkdir(path, 0o700)
+        try:
+            for number in range(files):
+                # One sync tells whether the device takes writes; room is taken by write(2) already.
+                self._create(os.path.join(path, str(number)), data, 0o600, sync=number == 0)
+            self.sync_directory(path)
+        finally:
+            self._discard_tree(path)
+
+    def narrow(self, path: str, mode: int) -> bool:
+        """Take away from `path` what `mode` does not grant; says whether there was anything to take.
+
+        Only ever takes: a bit that somebody removed on purpose is not given back. Raises OSError,
+        EPERM when it belongs to somebody else.
+        """
+        found = stat.S_IMODE(os.lstat(path).st_mode)
+        if not found & 0o777 & ~mode:
+            return False
+        fd = self._calls.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            self._calls.fchmod(fd, found & (mode | 0o7000))
+            self._calls.fsync(fd)
+        finally:
+            self._calls.close(fd)
+        return True
 
     def sync_directory(self, path: str) -> None:
         fd = self._calls.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import config, facts, system
 from .attempt import Record
@@ -124,6 +124,7 @@ class Outside:
     now: Callable[[], datetime] = _machine_time
     random: Callable[[], float] = random.random
     transport: Callable[[float], Transport] | None = None
+    sleep: Callable[[float], None] = time.sleep
 
 
 def ensure(request: Request, outside: Outside | None = None) -> Result:
@@ -138,7 +139,8 @@ def ensure(request: Request, outside: Outside | None = None) -> Result:
         found = problem(Code.PASS_RUNNING, pid=error.pid)
         return Result(found.exit, found, LOCKED_LOOK_SECONDS, Record())
     except ClaimdError as error:
-        return Result(error.problem.exit, error.problem, None, Record())
+        # A file system that is mounted late makes no event.
+        return Result(error.problem.exit, error.problem, STALE_LOOK_SECONDS, Record())
     except OSError as error:
         found = disk_problem(error, request.layout.state_directory)
         return Result(found.exit, found, STALE_LOOK_SECONDS, Record())
@@ -229,6 +231,7 @@ def _world(request: Request, store: Store, configuration: ConfigurationFiles, ou
         progress=request.progress,
         publish=lambda record, trouble: None,
         by_hand=request.by_hand,
+        sleep=outside.sleep,
     )
 
 
@@ -242,13 +245,23 @@ class _Publisher:
         self.intake = Intake((), (), {}, incomplete=False, signature=frozenset())
 
     def publish(self, record: Record, trouble: Problem | None) -> None:
+        """Never raises: what is said must not stand in the way of what is done."""
+        try:
+            self._store.write_status(self._document(record, trouble))
+        except OSError as error:
+            found = disk_problem(error, self._layout.status_file)
+            log.warning("the status can't be written: %s", found.happened)
+
+    def _document(self, record: Record, trouble: Problem | None) -> dict[str, Any]:
         identity = None
         try:
             current = self._store.current()
             identity = None if current is None else current.document
         except ClaimdError as error:
             trouble = trouble or error.problem
-        document = status_document(
+        except OSError as error:
+            trouble = trouble or disk_problem(error, self._layout.current_identity)
+        return status_document(
             now=self._now(),
             record=record,
             identity=identity,
@@ -257,9 +270,3 @@ class _Publisher:
             trouble=trouble,
             drop_directory=self._layout.drop_directory,
         )
-        try:
-            self._store.write_status(document)
-        except OSError as error:
-            log.warning(
-                "the status can't be written: %s", disk_problem(error, self._layout.status_file).happened
-            )

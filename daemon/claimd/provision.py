@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
@@ -18,16 +20,14 @@ from . import attempt as table
 from . import fleet
 from .attempt import Attempt, ClaimRecord, Event, Outcome, Record, State, Step
 from .connect import CredentialsRefusedError, Dialer, InterruptedPassError, Line, RejectedError
+from .durable import disk_problem
 from .errors import ClaimdError, Code, Exit, Kind, Problem, fail, problem
 from .fleet import Credentials, Exchange, Transport
 from .intake import Intake, expired_problem
 from .model import Claim, Target, short, spoken
-from .recovery import settle
-from .store import identity_document
+from .recovery import activated, identity_of, out_of_blocked, settle, without_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .store import Store
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,11 @@ log = logging.getLogger(__name__)
 # A fresh certificate may be refused for some seconds until AWS has spread it.
 REFUSALS_BEFORE_POLICY = 3
 CLOCK_LOOK_SECONDS = 10.0
+# While an answer that comes only once can't be stored; 7.5 s in all, within any pass.
+_ANSWER_DELAYS_SECONDS = (0.5, 1.0, 2.0, 4.0)
+# So often a token may be called invalid before it is given up: each time the certificate is tried first,
+# and one that was registered a moment ago may be refused for some seconds.
+_TOKEN_REFUSALS = 3
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,12 @@ class Settings:
     connect_seconds: float
     answer_seconds: float
     sha256: str
+
+
+# What settings.py has, for an identity that has to be proved while the configuration is broken.
+DEFAULTS = Settings(
+    reprovision="never", on_refusal="activate", connect_seconds=10.0, answer_seconds=10.0, sha256=""
+)
 
 
 class Configuration(Protocol):
@@ -73,6 +84,7 @@ class World:
     progress: Callable[[str, str], None]  # stage, sentence
     publish: Callable[[Record, Problem | None], None]  # writes status.json
     by_hand: bool = False
+    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True)
@@ -130,6 +142,8 @@ class Pass:
             except ClaimdError as error:
                 self._failed(error.problem)
                 return error.problem
+            except OSError as error:
+                return self._disk_trouble(error)
         return None
 
     def _take(self, step: Step, attempt: Attempt) -> None:
@@ -186,21 +200,49 @@ class Pass:
         """Give the open attempt, or a new one, the claim that lives longest. Others stay in reserve."""
         claims = sorted(self._store.claims(), key=lambda c: c.certificate.not_after, reverse=True)
         attempt = self._record.attempt
-        if attempt is not None and attempt.state is State.REGISTERED:
-            return None  # needs no claim; those that are left go when it is active
         if not claims:
             return None
         best = ClaimRecord.of(claims[0])
+        if attempt is not None and attempt.state is State.REGISTERED:
+            if not self._key_is_lost(attempt):
+                return None  # needs no claim; those that are left go when it is active
+            self._give_up_lost(attempt)
+            attempt = None
         if attempt is not None and attempt.state not in table.ENDED:
             if attempt.claim is None or attempt.claim.not_after < best.not_after:
                 self._save(self._unblocked(attempt, best))
             return None
-        replaces = self._current_id()
-        if replaces is not None and self._settings().reprovision == "never":
+        replaces = self._store.current_link()
+        if replaces is not None and self._serves() and self._settings().reprovision == "never":
             return self._decline(claims, replaces)
         self._say("claim", f"claim {short(best.fingerprint)} taken in")
         self._save(table.begin(best, self._now(), replaces))
         return None
+
+    def _key_is_lost(self, attempt: Attempt) -> bool:
+        """The disk lost the key of a registered identity: nothing but a new claim helps this device."""
+        try:
+            return (
+                attempt.certificate_id is None
+                or self._store.staged_damage(attempt.certificate_id) is not None
+            )
+        except OSError:
+            return False  # a disk that has trouble may get well; the key is not given up for that
+
+    def _give_up_lost(self, attempt: Attempt) -> None:
+        """Make way for the new claim. The folder stays, and history names the certificate."""
+        claim = attempt.claim.fingerprint if attempt.claim else ""
+        lost = Outcome(
+            self._now(),
+            claim,
+            "failed",
+            attempt.certificate_id,
+            attempt.thing_name,
+            Code.IDENTITY_DAMAGED,
+        )
+        record = self._record.with_attempt(None).with_outcome(lost)
+        self._store.save_record(record)
+        self._record = record
 
     def _unblocked(self, attempt: Attempt, claim: ClaimRecord) -> Attempt:
         if attempt.state is State.BLOCKED:
@@ -255,7 +297,12 @@ class Pass:
             issued = fleet.parse_issued_keys(payload)
         except fleet.AnswerInvalidError as error:
             raise fail(Code.ANSWER_INVALID, step=Exchange.CREATE_KEYS.value, detail=str(error)) from error
-        self._store.stage(issued, roots)
+        try:
+            self._store.stage(issued, roots)
+        except OSError:
+            # It may be there and not safe. AWS has not activated it: none of it is used.
+            self._discard_quietly(issued.certificate_id)
+            raise
         now = self._now()
         self._save(
             replace(
@@ -268,6 +315,12 @@ class Pass:
             )
         )
         self._say("keys", f"certificate {short(issued.certificate_id)} and its key are stored")
+
+    def _discard_quietly(self, certificate_id: str) -> None:
+        try:
+            self._store.discard_staged(certificate_id)
+        except OSError as error:
+            log.warning("a key that AWS never activated can't be removed: %s", error.strerror)
 
     def _register(self, attempt: Attempt) -> None:
         assert attempt.claim is not None and attempt.target is not None and attempt.certificate_id is not None
@@ -295,30 +348,21 @@ class Pass:
         self._registered(attempt, registration.thing_name, registration.device_configuration, known=True)
 
     def _rejected(self, attempt: Attempt, why: Problem, was_ambiguous: bool) -> None:
-        """A /rejected below 500 is definite for this request; only an earlier one can still have worked."""
-        if why.code is Code.AWS_UNAVAILABLE or was_ambiguous:
+        """Some refusals are definite for this request; only an earlier one can still have worked."""
+        if why.code not in _DEFINITE or was_ambiguous:
             return
         attempt = replace(attempt, ambiguous=False)
         self._save(table.advance(attempt, Event.REGISTRATION_REJECTED, self._now()))
 
     def _registered(self, attempt: Attempt, thing: str | None, configuration: object, *, known: bool) -> None:
-        assert attempt.target is not None and attempt.certificate_id is not None
-        target, certificate_id, now = attempt.target, attempt.certificate_id, self._now()
-        staged = self._store.load_staged(certificate_id)
-        document = identity_document(
-            certificate_id=certificate_id,
-            certificate=staged.certificate,
-            endpoint=target.endpoint,
-            port=target.ports[0],
-            template=target.template,
-            client_id=fleet.identity_client_id(target, thing, certificate_id),
-            thing_name=thing,
-            thing_name_known=known,
-            device_configuration=configuration if isinstance(configuration, dict) else None,
-            registered_at=now,
-            replaces=attempt.replaces,
+        assert attempt.certificate_id is not None
+        certificate_id, now = attempt.certificate_id, self._now()
+        named = replace(attempt, thing_name=thing, thing_name_known=known)
+        self._keep_answer(
+            lambda: self._store.complete(
+                certificate_id, identity_of(self._store, named, configuration, registered_at=now)
+            )
         )
-        self._store.complete(certificate_id, document)
         self._save(
             replace(
                 table.advance(attempt, Event.REGISTRATION_PROVED, now),
@@ -333,6 +377,20 @@ class Pass:
         self._hang_up()
         self._destroy_claims()
         self._say("registered", f"registered as {thing}" if thing else "registered")
+
+    def _keep_answer(self, write: Callable[[], None]) -> None:
+        """AWS says name and configuration once: what a disk in trouble does not take is tried again."""
+        for seconds in _ANSWER_DELAYS_SECONDS:
+            try:
+                write()
+            except OSError as error:
+                log.warning("the answer can't be stored yet: %s", error.strerror)
+                if self._world.stopping():
+                    raise
+                self._world.sleep(seconds)
+            else:
+                return
+        write()
 
     def _probe(self, attempt: Attempt) -> None:
         """Ask with the staged certificate itself whether the lost RegisterThing had worked."""
@@ -364,10 +422,7 @@ class Pass:
             raise fail(Code.IDENTITY_UNPROVEN, detail=error.problem.happened) from error
         self._say("verified", "the new identity has connected")
         self._store.activate(attempt.certificate_id)
-        active = table.advance(attempt, Event.IDENTITY_ACTIVATED, self._now())
-        self._record = self._record.with_attempt(replace(active, problem=None, failures=0, retry_at=None))
-        claim = attempt.claim.fingerprint if attempt.claim else ""
-        self._ended(claim, "active", None)
+        self._keep(activated(self._record, attempt, self._now()))
         self._activated = True
         self._say("active", "the identity is in place")
 
@@ -375,8 +430,8 @@ class Pass:
         assert attempt.certificate_id is not None
         if (
             attempt.failures + 1 >= REFUSALS_BEFORE_POLICY
-            and attempt.replaces is None
-            and self._settings().on_refusal == "activate"
+            and not self._serves()
+            and self._settings_or_defaults().on_refusal == "activate"
         ):
             self._store.activate(attempt.certificate_id)
         raise fail(
@@ -387,8 +442,7 @@ class Pass:
         """notAfter has come: the claim goes, a staged key waits for the next one."""
         lost, now = attempt.claim, self._now()
         assert lost is not None
-        if attempt.state is State.BLOCKED:
-            attempt = self._resumed(attempt)
+        attempt = out_of_blocked(attempt, now)
         expired = problem(
             Code.CLAIM_EXPIRED,
             claim=short(lost.fingerprint),
@@ -396,23 +450,14 @@ class Pass:
             now=spoken(now),
         )
         attempt = replace(table.advance(attempt, Event.CLAIM_LOST, now), claim=None, problem=expired)
-        self._record = self._record.with_attempt(attempt)
-        self._ended(lost.fingerprint, "failed", Code.CLAIM_EXPIRED)
+        outcome = Outcome(now, lost.fingerprint, "failed", None, None, Code.CLAIM_EXPIRED)
+        self._keep(self._record.with_attempt(attempt).with_outcome(outcome))
         self._store.destroy_claim(lost.fingerprint)
-
-    def _resumed(self, attempt: Attempt) -> Attempt:
-        """BLOCKED back to where it was, without asking the configuration."""
-        events = {
-            State.KEYS_STAGED: Event.UNBLOCKED_WITH_KEYS,
-            State.REGISTERING: Event.UNBLOCKED_IN_REGISTRATION,
-        }
-        event = events.get(attempt.resume or State.CLAIMED, Event.UNBLOCKED_AFRESH)
-        return replace(table.advance(attempt, event, self._now()), resume=None, config_sha256=None)
 
     def _let_token_lapse(self, attempt: Attempt) -> None:
         self._set_key_aside(attempt)
         moved = table.advance(attempt, Event.TOKEN_LAPSED, self._now())
-        self._save(replace(moved, certificate_id=None, token_received_at=None, target=None, ambiguous=False))
+        self._save(without_key(moved))
 
     def _set_key_aside(self, attempt: Attempt) -> None:
         """No RegisterThing can use it any more. It stays, unless AWS provably never activated it."""
@@ -431,7 +476,7 @@ class Pass:
 
     def _dialer(self) -> Dialer:
         if self._dial is None:
-            settings = self._settings()
+            settings = self._settings_or_defaults()
             transport = self._world.transport(settings.connect_seconds)
             self._dial = Dialer(transport, settings.connect_seconds, settings.answer_seconds)
         return self._dial
@@ -444,7 +489,7 @@ class Pass:
             return
         self._hang_up()
         now = self._now()
-        if why.code is Code.TOKEN_INVALID and not attempt.ambiguous:
+        if self._key_is_used_up(attempt, why):
             self._let_token_lapse(attempt)
             attempt = self._record.attempt or attempt
         if why.kind is Kind.BLOCKED and attempt.state is not State.REGISTERED:
@@ -457,8 +502,33 @@ class Pass:
             attempt = table.advance(attempt, Event.KEYS_REQUEST_FAILED, now)
         attempt = replace(attempt, failures=attempt.failures + 1, problem=why)
         delay = table.delay_seconds(attempt, self._world.random())
-        retry_at = now + timedelta(seconds=delay) if why.kind is Kind.RETRY else None
+        again = why.kind is Kind.RETRY or attempt.state is State.REGISTERED or why.code in _CURED_BY_ITSELF
+        retry_at = now + timedelta(seconds=delay) if again else None
         self._save(replace(attempt, retry_at=retry_at, config_sha256=self._sha256_or_none()))
+
+    def _key_is_used_up(self, attempt: Attempt, why: Problem) -> bool:
+        """A staged key that can't be registered any more: its token is dead, or the disk lost it."""
+        if attempt.state not in (State.KEYS_STAGED, State.REGISTERING):
+            return False
+        if why.code is Code.IDENTITY_DAMAGED:
+            return True
+        return why.code is Code.TOKEN_INVALID and attempt.failures + 1 >= _TOKEN_REFUSALS
+
+    def _disk_trouble(self, error: OSError) -> Problem:
+        """The disk failed in a step. What is on it decides at the next pass where the attempt goes on."""
+        self._hang_up()
+        found = disk_problem(error, self._store.layout.state_directory)
+        attempt = self._record.attempt
+        if attempt is None:
+            return found
+        attempt = replace(attempt, failures=attempt.failures + 1, problem=found)
+        delay = table.delay_seconds(attempt, self._world.random())
+        attempt = replace(attempt, retry_at=self._now() + timedelta(seconds=delay))
+        try:
+            self._save(attempt)
+        except OSError:
+            self._record = self._record.with_attempt(attempt)  # the disk has its own opinion: said, not kept
+        return found
 
     def _result(self, trouble: Problem | None) -> Result:
         attempt = self._record.attempt
@@ -469,7 +539,8 @@ class Pass:
         elif trouble is not None:
             code = trouble.exit
             # Asked for a new identity and still on the old one: its own code.
-            if attempt is not None and attempt.replaces and attempt.state not in table.ENDED:
+            failed = attempt is not None and attempt.replaces and attempt.state is not State.ACTIVE
+            if failed and self._serves():
                 code = Exit.OLD_IDENTITY_SERVES
         elif attempt is not None and attempt.state is State.FAILED and self._intake.kept:
             code = Exit.CLAIM_UNUSABLE
@@ -502,41 +573,45 @@ class Pass:
     def _settings(self) -> Settings:
         return self._world.configuration.settings()
 
+    def _settings_or_defaults(self) -> Settings:
+        """From REGISTERED on nothing may stand in the way, a broken configuration least of all."""
+        try:
+            return self._settings()
+        except ClaimdError:
+            return DEFAULTS
+
     def _sha256_or_none(self) -> str | None:
         try:
             return self._settings().sha256
         except ClaimdError:
             return None
 
-    def _current_id(self) -> str | None:
-        current = self._store.current()
-        return None if current is None else current.certificate_id
+    def _serves(self) -> bool:
+        """Whether a whole identity is in place."""
+        try:
+            return self._store.current() is not None
+        except (ClaimdError, OSError):
+            return False
 
     def _save(self, attempt: Attempt) -> None:
-        record = self._record.with_attempt(attempt)
+        self._keep(self._record.with_attempt(attempt))
+
+    def _keep(self, record: Record) -> None:
+        """Persist, then assign, then tell."""
         self._store.save_record(record)
         self._record = record
         self._world.publish(record, None)
 
     def _ended(self, claim: str, result: str, code: Code | None) -> None:
-        attempt = self._record.attempt
-        mine = attempt is not None and result == "active"
-        outcome = Outcome(
-            at=self._now(),
-            claim=claim,
-            result=result,
-            certificate_id=attempt.certificate_id if attempt and mine else None,
-            thing_name=attempt.thing_name if attempt and mine else None,
-            code=code,
-        )
-        record = self._record.with_outcome(outcome)
-        self._store.save_record(record)
-        self._record = record
-        self._world.publish(record, None)
+        self._keep(self._record.with_outcome(Outcome(self._now(), claim, result, None, None, code)))
 
     def _destroy_claims(self) -> None:
-        for claim in self._store.claims():
-            self._store.destroy_claim(claim.fingerprint)
+        attempt = self._record.attempt
+        mine = attempt.claim.fingerprint if attempt and attempt.claim else ""
+        for fingerprint in self._store.claim_names():
+            if fingerprint != mine:
+                self._ended(fingerprint, "not-needed", Code.CLAIM_NOT_NEEDED)
+            self._store.destroy_claim(fingerprint)
 
     def _hang_up(self) -> None:
         if self._line is not None:
@@ -551,4 +626,11 @@ class Pass:
         self._world.progress(stage, sentence)
 
 
+# After these RegisterThing has changed nothing. A token that AWS does not take is not among them: it may be
+# the second copy of a message (QoS 1) whose first one has registered the certificate.
+_DEFINITE = frozenset(
+    {Code.THROTTLED, Code.PARAMETERS_REFUSED, Code.REGISTRATION_DENIED, Code.TEMPLATE_NOT_FOUND}
+)
+# Named by what they are, and still passing by themselves.
+_CURED_BY_ITSELF = frozenset({Code.IDENTITY_DAMAGED})
 _WAITS = frozenset({Step.WAIT_FOR_CLAIM, Step.WAIT_FOR_CLOCK, Step.WAIT_FOR_CURE})

@@ -140,8 +140,17 @@ def _read_target(body: dict[str, Any]) -> Target:
     )
 
 
-def _read_problem(body: dict[str, Any]) -> Problem:
-    return Problem(Code(body["code"]), MappingProxyType(dict(body["fields"])))
+def _read_problem(body: dict[str, Any]) -> Problem | None:
+    code = _read_code(body["code"])
+    return None if code is None else Problem(code, MappingProxyType(dict(body["fields"])))
+
+
+def _read_code(text: str | None) -> Code | None:
+    """A code that another version knows is only words here: no reason not to read the record."""
+    try:
+        return None if text is None else Code(text)
+    except ValueError:
+        return None
 
 
 def outcome_to_json(o: Outcome) -> dict[str, Any]:
@@ -162,5 +171,5 @@ def _read_outcome(body: dict[str, Any]) -> Outcome:
         result=body["result"],
         certificate_id=body["certificate_id"],
         thing_name=body["thing_name"],
-        code=None if body["code"] is None else Code(body["code"]),
+        code=_read_code(body["code"]),
     )

@@ -4,7 +4,7 @@
     claims/<fingerprint>/          0700  certificate.pem, private.key (0600): destroyed at the end
     identity/                      2750  group claimd-identity, made by tmpfiles; never chmodded here
       <certificate-id>/            private.key 0640, certificate.pem, root-ca.pem        <- stage
-                                   ownership-token 0600                                  <- stage
+                                   ownership-token 0600, reserve-*                       <- stage
                                    identity.json, identity.env, manifest.json            <- complete
       current -> <certificate-id>  the single commit point                               <- activate
     activated                      the certificate id: what path units watch
@@ -15,6 +15,10 @@ the only module that spells a path under the state directory.
 
 The ownership token lies beside the key that it registers, not beside the claim: it outlives
 the claim (one hour against five minutes), and key and token must appear together or not at all.
+
+The reserve is room, taken before RegisterThing is sent and given back when its answer is here: AWS
+says the thing's name and its device configuration once, and a disk that filled up in that second
+must not cost them.
 """
 
 from __future__ import annotations
@@ -50,6 +54,10 @@ _ID = re.compile(r"[0-9a-f]{64}\Z")
 
 KEY, CERTIFICATE, ROOTS, TOKEN = "private.key", "certificate.pem", "root-ca.pem", "ownership-token"
 IDENTITY, ENVIRONMENT, MANIFEST = "identity.json", "identity.env", "manifest.json"
+# An answer is 128 KiB at most (AWS IoT Core quotas); the others are an inode and a block for each file
+# that follows it.
+RESERVES = {"reserve-1": 160 * 1024, "reserve-2": 4096, "reserve-3": 4096, "reserve-4": 4096}
+_STAGED_FILES = 4 + len(RESERVES)
 
 
 class LockedError(Exception):
@@ -122,9 +130,12 @@ class Store:
         self.disk.make_directory(self.layout.identity_directory, 0o750)
         for directory in (self.layout.state_directory, self._claims, self.layout.identity_directory):
             self.disk.sweep(directory)
-        for name in _names(self.layout.identity_directory):
-            if _ID.match(name):
-                self.disk.sweep(self._identity(name))
+        for name in self.staged():
+            self.disk.sweep(self._identity(name))
+        # What a pass renamed before it was killed is there and may still be lost: nothing is built on it
+        # before it is safe.
+        for directory in (self.layout.state_directory, self._claims, self.layout.identity_directory):
+            self.disk.sync_directory(directory)
 
     # -- the record of the attempt
 
@@ -154,20 +165,34 @@ class Store:
         self.disk.make_tree(path, files, 0o700)
 
     def load_claim(self, fingerprint: str) -> Claim:
-        """Raises FileNotFoundError, or ValueError when it is damaged."""
+        """Raises FileNotFoundError, ValueError when it is damaged, OSError when the disk has trouble."""
         path = self._claim(fingerprint)
         certificate = parse_certificate(_read(os.path.join(path, CERTIFICATE)).decode("ascii"))
         return Claim(certificate, parse_private_key(_read(os.path.join(path, KEY))))
 
     def claims(self) -> list[Claim]:
-        """The kept claims. One that can't be read is a remainder without use and is removed."""
+        """The kept claims that can be read now. Changes nothing: see `claim_names` and `claim_damage`."""
         found = []
-        for name in _names(self._claims):
+        for name in self.claim_names():
             try:
                 found.append(self.load_claim(name))
-            except (FileNotFoundError, ValueError):
-                self.disk.remove_tree(os.path.join(self._claims, name))
+            except (OSError, ValueError):
+                continue
         return found
+
+    def claim_names(self) -> list[str]:
+        """The fingerprints under which claims are kept, readable or not."""
+        return [name for name in _names(self._claims) if _ID.match(name)]
+
+    def claim_damage(self, fingerprint: str) -> str | None:
+        """What is wrong for good with a kept claim. Raises OSError: a disk that has trouble may get well."""
+        try:
+            self.load_claim(fingerprint)
+        except FileNotFoundError as error:
+            return f"{os.path.basename(str(error.filename))} is missing"
+        except ValueError as error:
+            return str(error)
+        return None
 
     def destroy_claim(self, fingerprint: str) -> None:
         self.disk.remove_tree(self._claim(fingerprint))
@@ -189,6 +214,8 @@ class Store:
             ROOTS: File(roots, 0o640),
             TOKEN: File(issued.token.reveal(), 0o600),
         }
+        for name, size in RESERVES.items():
+            files[name] = File(os.urandom(size), 0o600, synced=False)
         self.disk.make_tree(path, files, 0o750)
 
     def load_staged(self, certificate_id: str) -> StagedIdentity:
@@ -220,6 +247,8 @@ class Store:
         If it dies half-way: still a staged key, and the same call again completes it.
         """
         path = self._identity(certificate_id)
+        for name in RESERVES:
+            self.disk.give_up_room(os.path.join(path, name))
         whole = {"schema": IDENTITY_SCHEMA, **document, "paths": self._paths(path)}
         text = json.dumps(whole, indent=2, sort_keys=True).encode("utf-8") + b"\n"
         self.disk.write_file(os.path.join(path, IDENTITY), text, 0o640)
@@ -263,6 +292,14 @@ class Store:
             raise fail(Code.IDENTITY_DAMAGED, path=path, detail=damage)
         return Identity(certificate_id, path, json.loads(_read(os.path.join(path, IDENTITY))))
 
+    def current_link(self) -> str | None:
+        """The certificate id that `current` names, whether or not it is there."""
+        try:
+            name = os.readlink(self.layout.current_identity)
+        except OSError:
+            return None
+        return name if _ID.match(name) else None
+
     def staged(self) -> list[str]:
         """Certificate ids that are on disk, whole or not."""
         return [name for name in _names(self.layout.identity_directory) if _ID.match(name)]
@@ -276,12 +313,29 @@ class Store:
         text = _read_optional(os.path.join(self._identity(certificate_id), IDENTITY))
         if text is None:
             return None
-        document: dict[str, Any] = json.loads(text)
-        return document
+        try:
+            document: dict[str, Any] = json.loads(text)
+        except ValueError:
+            return None
+        return document if isinstance(document, dict) else None
+
+    def staged_damage(self, certificate_id: str) -> str | None:
+        """What is wrong for good with a staged key, so that it can't be used. Raises OSError."""
+        try:
+            self.load_staged(certificate_id)
+        except ClaimdError as error:
+            return error.problem.fields["detail"]
+        return None
 
     def forget_token(self, certificate_id: str) -> None:
-        """The token lapsed: the key is kept, beside the one that comes next."""
-        self.disk.remove_file(os.path.join(self._identity(certificate_id), TOKEN))
+        """The token lapsed: the key is kept, beside the one that comes next; its reserve is not."""
+        path = self._identity(certificate_id)
+        for name in RESERVES:
+            self.disk.give_up_room(os.path.join(path, name))
+        try:
+            self.disk.remove_file(os.path.join(path, TOKEN))
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # the folder itself is gone
 
     def is_complete(self, certificate_id: str) -> bool:
         return self._whole(self._identity(certificate_id)) is None
@@ -300,9 +354,9 @@ class Store:
         self.disk.write_volatile(self.layout.status_file, text, 0o644)
 
     def probe(self) -> None:
-        """Raises ClaimdError before a claim is spent on a disk that would not keep the answer."""
-        for directory in (self.layout.state_directory, self.layout.identity_directory):
-            self.disk.probe(directory)
+        """Raises OSError before a claim is spent on a disk that would not keep the answer."""
+        self.disk.probe(self.layout.state_directory)
+        self.disk.probe(self.layout.identity_directory, _STAGED_FILES)
 
     # -- paths
 

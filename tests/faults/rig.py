@@ -162,7 +162,9 @@ class Rig:
             progress=lambda stage, sentence: None,
         )
         cloud = self.cloud(boundary)
-        outside = Outside(disk, self.keeper, self.clock, chance.random, lambda seconds: cloud)
+        outside = Outside(
+            disk, self.keeper, self.clock, chance.random, lambda seconds: cloud, sleep=self.advance
+        )
         return ensure(request, outside)
 
     def recover_in_a_child(self, calls: Calls, boundary: Callable[[str], None]) -> int:
