@@ -58,6 +58,15 @@ test: $(DEVELOPMENT) ## unit and integration tests, linters, types, contracts (s
 explain: $(DEVELOPMENT) ## every failure provoked: code, time to diagnosis, peer (a minute)
 	@PYTHONPATH=daemon:tests $(BIN)/python tests/explain.py
 
+# ---- proofs that take minutes
+
+N ?= 1000000
+SEED ?= 1
+
+.PHONY: fuzz
+fuzz: $(DEVELOPMENT) ## damaged claims against the parser: make fuzz N=1000000 SEED=1 (some minutes)
+	PYTHONPATH=daemon:tests $(BIN)/python -m fuzz.fuzz_claims $(N) --seed $(SEED)
+
 .PHONY: format
 format: $(DEVELOPMENT) ## format the source, and mend what the linter can mend
 	$(BIN)/ruff format

@@ -122,7 +122,9 @@ def read(data: bytes, max_blocks: int) -> Text:
 
 def _compact(text: str) -> str:
     """Takes white space away before it looks for codes and escapes: a line's end also falls within them."""
-    text = _NOT_VISIBLE_ASCII.sub("", text.translate(_DASHES))
+    if not text.isascii():
+        text = text.translate(_DASHES)
+    text = _NOT_VISIBLE_ASCII.sub("", text)
     text = _TERMINAL_CODES.sub("", text)
     # One backslash of many (JSON within JSON): also keeps the search for escapes linear.
     text = _BACKSLASHES.sub(r"\\", text)
