@@ -99,7 +99,7 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.CLAIM_UNUSABLE,
         "{file} was not read: {detail}",
         "only ordinary files that belong to the person who copied them are read",
-        "copy the claim as an ordinary file (no link, no folder)",
+        "copy the claim as an ordinary file of its own (no link)",
     ),
     Code.DROP_ENTRY_UNREADABLE: Explanation(
         Kind.WAITING,
@@ -114,6 +114,20 @@ _CATALOGUE: dict[Code, Explanation] = {
         "the drop directory {path} can't be used: {detail}",
         "it was removed, or the package's tmpfiles were not applied",
         _TMPFILES,
+    ),
+    Code.DROP_NOT_ALLOWED: Explanation(
+        Kind.WAITING,
+        Exit.PERMISSION,
+        "this account may not copy into {path}",
+        "it is not in the group claimd-drop, or has not logged in again since it is",
+        "run `sudo usermod -aG claimd-drop {user}` and log in again, or put sudo before the command",
+    ),
+    Code.FOLDER_NOT_SWEPT: Explanation(
+        Kind.WAITING,
+        Exit.RETRY,
+        "a folder that was copied into the drop directory waits there under a hidden name to be destroyed",
+        "only root may empty another account's folder, and claimd-sweep.service has not done it",
+        "run `sudo claimd sweep`; then look at `systemctl status claimd-sweep.path`",
     ),
     Code.CLAIM_EXPIRED: Explanation(
         Kind.UNUSABLE,
@@ -142,6 +156,13 @@ _CATALOGUE: dict[Code, Explanation] = {
         "the claim {claim} (until {not_after}) is kept in reserve: claim {other} lives longer",
         "two claims were copied to this device",
         "nothing to do: the spare is used if the other fails, and destroyed afterwards",
+    ),
+    Code.CLAIM_ALREADY_TAKEN_IN: Explanation(
+        Kind.WAITING,
+        Exit.OK,
+        "claim {claim} is already taken in; sed and chmod are not needed; this copy ({file}) was destroyed",
+        "the file was copied, changed or given another mode after claimd had taken the claim in",
+        "nothing to do; how far the claim has come is shown by `claimd status`",
     ),
     Code.CLAIM_NOT_NEEDED: Explanation(
         Kind.UNUSABLE,

@@ -49,11 +49,14 @@ class Code(str, Enum):
     DROP_ENTRY_REFUSED = "drop-entry-refused"
     DROP_ENTRY_UNREADABLE = "drop-entry-unreadable"
     DROP_DIRECTORY_MISSING = "drop-directory-missing"
+    DROP_NOT_ALLOWED = "drop-not-allowed"
+    FOLDER_NOT_SWEPT = "folder-not-swept"
     # what the claim is
     CLAIM_EXPIRED = "claim-expired"
     CLAIM_NOT_YET_VALID = "claim-not-yet-valid"
     CLAIM_IS_PERMANENT = "claim-is-permanent"
     CLAIM_SUPERSEDED = "claim-superseded"
+    CLAIM_ALREADY_TAKEN_IN = "claim-already-taken-in"
     CLAIM_NOT_NEEDED = "claim-not-needed"
     CLAIM_DAMAGED = "claim-damaged"
     # configuration

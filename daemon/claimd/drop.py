@@ -1,30 +1,53 @@
 """The drop directory: what lies there is read without trusting any of it, and removed by name.
 
-Invariant: only regular files of one link on the directory's own file system are read, through
-a descriptor that was checked before it was opened for reading, and never more than a claim's
-size. Nothing here follows a link, blocks on a FIFO, or raises for what somebody put there.
+Invariant: only regular files of one name on the directory's own file system are read, through a descriptor
+that was checked before it was opened for reading, and never more than a claim's size. Nothing here
+follows a link, blocks on a FIFO, or raises for what somebody put there; one look costs a bounded time and a
+bounded memory, however many files lie there.
+
+A folder (`scp -r`) is read one level deep. The daemon may rename a technician's folder, because it owns the
+directory around it, but not empty it: the folder is set aside under a name that `sweep` removes as root.
 """
 
 from __future__ import annotations
 
+import heapq
 import os
+import secrets
 import stat
+import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+from . import sweep
 from .errors import Code, Problem, fail, problem
 from .pem import MAX_FILE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from .durable import Disk
 
-# What one scan reads at most. Files are taken newest first and in turn from each owner, so that a
+# What one look reads at most. Files are taken newest first and in turn from each owner, so that a
 # flood by one account can't hide another's claim.
 MAX_ENTRIES_A_SCAN = 256
+MAX_BYTES_A_SCAN = 4 * 1024 * 1024
+# A claim is one or two files; `scp -r` of a whole home directory is a mistake.
+MAX_FOLDERS_A_SCAN = 16
+MAX_FILES_A_FOLDER = 32
+# Every account has a queue of its own, up to so many; a process with subordinate ids could make more.
+MAX_OWNERS = 512
+# Of a flood of hostile files a look reads for so long; the next look goes on with the others.
+READING_SECONDS = 0.5
+
+# What was set aside because of `unrecognised = "keep-aside"`; not looked at again.
+ASIDE_PREFIX = ".claimd-aside-"
+OWN_PREFIXES = (sweep.PREFIX, ASIDE_PREFIX)
+MAX_KEPT_ASIDE = 100
+
+PROTECTED_HARDLINKS = "/proc/sys/fs/protected_hardlinks"
 
 
 @dataclass(frozen=True)
@@ -42,17 +65,61 @@ class Stamp:
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
+NOTHING = Stamp(0, 0, 0, 0, 0)
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One name in the drop directory: its contents, or why it was not read."""
+    """One name in the drop directory: its contents, or why it was not read.
+
+    `folder`: for a file in a folder that folder's name, which then also begins its own name.
+    `is_folder`: the folder itself, its files being entries of their own.
+    """
 
     name: str
     stamp: Stamp
-    data: bytes
+    data: bytes = field(repr=False)
     problem: Problem | None
+    folder: str | None = None
+    is_folder: bool = False
 
-    def __repr__(self) -> str:
-        return f"Entry({self.name!r}, <{len(self.data)} bytes>)"
+
+@dataclass(frozen=True)
+class Look:
+    """`more`: some names were not read this time. `unswept`: when the oldest folder that waits for the
+    sweep was set aside, in nanoseconds since the epoch, or None."""
+
+    entries: tuple[Entry, ...]
+    more: bool
+    unswept: int | None
+
+
+@dataclass
+class _Listing:
+    """The names to read, chosen while the directory is walked once: memory for the chosen ones alone."""
+
+    queues: dict[int, list[tuple[bool, int, str]]] = field(default_factory=dict)
+    passed_over: int = 0
+    unswept: int | None = None
+
+    def add(self, name: str, found: os.stat_result, *, unseen: bool) -> None:
+        owner = found.st_uid
+        if owner not in self.queues and len(self.queues) >= MAX_OWNERS:
+            owner = -1
+        queue = self.queues.setdefault(owner, [])
+        # By the time of the last change: its owner can't set it, and `scp -p` keeps the others.
+        item = (unseen, found.st_ctime_ns, name)
+        if len(queue) < MAX_ENTRIES_A_SCAN:
+            heapq.heappush(queue, item)
+            return
+        dropped = heapq.heappushpop(queue, item)
+        self.passed_over += dropped[0]
+
+    def names(self) -> list[str]:
+        newest_first = [
+            [name for _, _, name in sorted(queue, reverse=True)] for queue in self.queues.values()
+        ]
+        return [name for row in zip_longest(*newest_first) for name in row if name is not None]
 
 
 class Drop:
@@ -64,19 +131,82 @@ class Drop:
 
     def scan(self) -> list[Entry]:
         """What lies there now. Raises ClaimdError(DROP_DIRECTORY_MISSING)."""
+        return list(self.look(()).entries)
+
+    def look(self, seen: Collection[tuple[str, int]]) -> Look:
+        """What lies there now. `seen` (name, ctime): where there is too much, these are read last.
+
+        Raises ClaimdError(DROP_DIRECTORY_MISSING).
+        """
         with self._opened() as directory:
             device = os.fstat(directory).st_dev
-            return [self._examine(directory, device, name) for name in self._names(directory)]
+            listing = self._list(directory, seen)
+            entries: list[Entry] = []
+            names = listing.names()
+            end = time.monotonic() + READING_SECONDS
+            read = folders = count = 0
+            for name in names[:MAX_ENTRIES_A_SCAN]:
+                if read > MAX_BYTES_A_SCAN or len(entries) > MAX_ENTRIES_A_SCAN or time.monotonic() > end:
+                    break
+                found = self._examine(directory, device, name, may_be_folder=folders < MAX_FOLDERS_A_SCAN)
+                folders += found[0].is_folder
+                read += sum(len(entry.data) for entry in found)
+                entries += found
+                count += 1
+            more = listing.passed_over > 0 or count < len(names)
+            return Look(tuple(entries), more, listing.unswept)
 
-    def remove(self, entry: Entry) -> None:
-        """Remove a name, if it still is the file that was read; a newer one is left for the next scan."""
+    def remove(self, entry: Entry) -> bool:
+        """Remove a name, if it still is what was read; a newer one is left for the next look.
+
+        Returns whether it is gone from where it lay. A folder that can't be emptied is set aside.
+        """
         with self._opened() as directory:
-            try:
-                now = os.stat(entry.name, dir_fd=directory, follow_symlinks=False)
-            except FileNotFoundError:
-                return
-            if (now.st_dev, now.st_ino) == (entry.stamp.device, entry.stamp.inode):
+            if not self._is_unchanged(directory, entry):
+                return False
+            if not entry.is_folder:
                 self._disk.remove_from(directory, entry.name)
+                return True
+            aside = sweep.PREFIX + secrets.token_hex(8)
+            try:
+                self._disk.rename_in(directory, entry.name, aside)
+            except OSError:
+                return False  # something is mounted on it
+            sweep.remove_as_far_as_possible(self._disk, directory, aside)
+            return True
+
+    def keep_aside(self, entry: Entry) -> bool:
+        """Out of the way, under a name that is not looked at again; the oldest such names make room."""
+        with self._opened() as directory:
+            if not self._is_unchanged(directory, entry):
+                return False
+            self._disk.rename_in(directory, entry.name, _aside_name(entry.name))
+            kept = [each for each in _list_names(directory) if each.startswith(ASIDE_PREFIX)]
+            kept.sort(key=lambda name: _changed_at(directory, name))
+            for name in kept[:-MAX_KEPT_ASIDE]:
+                self._remove_any(directory, name)
+            return True
+
+    def _remove_any(self, directory: int, name: str) -> None:
+        try:
+            self._disk.remove_from(directory, name)
+        except OSError:  # a folder
+            aside = sweep.PREFIX + secrets.token_hex(8)
+            self._disk.rename_in(directory, name, aside)
+            sweep.remove_as_far_as_possible(self._disk, directory, aside)
+
+    def _is_unchanged(self, directory: int, entry: Entry) -> bool:
+        try:
+            now = os.stat(entry.name, dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            return False
+        if (now.st_dev, now.st_ino) != (entry.stamp.device, entry.stamp.inode):
+            return False
+        if Stamp.of(now) == entry.stamp or entry.is_folder:
+            return True
+        # `scp -p` and chmod change the times alone.
+        again = self._examine(directory, now.st_dev, entry.name, may_be_folder=False)[0]
+        return again.problem is None and entry.problem is None and again.data == entry.data
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
@@ -90,46 +220,83 @@ class Drop:
         finally:
             os.close(fd)
 
-    def _names(self, directory: int) -> list[str]:
-        """Newest first, in turn from each owner. Names beginning with a dot are copies in progress."""
-        by_owner: dict[int, list[tuple[int, str]]] = {}
+    def _list(self, directory: int, seen: Collection[tuple[str, int]]) -> _Listing:
+        listing = _Listing()
         with os.scandir(directory) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
-                    continue
                 try:
                     found = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
+                except OSError:
                     continue
-                by_owner.setdefault(found.st_uid, []).append((found.st_mtime_ns, entry.name))
-        queues = [[name for _, name in sorted(files, reverse=True)] for files in by_owner.values()]
-        in_turn = [name for row in zip_longest(*queues) for name in row if name is not None]
-        return in_turn[:MAX_ENTRIES_A_SCAN]
+                if entry.name.startswith(sweep.PREFIX):
+                    listing.unswept = min(listing.unswept or found.st_ctime_ns, found.st_ctime_ns)
+                elif not entry.name.startswith(ASIDE_PREFIX):
+                    unseen = (entry.name, found.st_ctime_ns) not in seen
+                    listing.add(entry.name, found, unseen=unseen)
+        return listing
 
-    def _examine(self, directory: int, device: int, name: str) -> Entry:
-        nothing = Stamp(0, 0, 0, 0, 0)
+    def _examine(self, directory: int, device: int, name: str, *, may_be_folder: bool) -> list[Entry]:
+        """The entry, and for a folder those of its files."""
         try:
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         except OSError as error:
-            return _refused(name, nothing, Code.DROP_ENTRY_UNREADABLE, error.strerror or "it can't be opened")
+            return [
+                _refused(name, NOTHING, Code.DROP_ENTRY_UNREADABLE, error.strerror or "it can't be opened")
+            ]
         try:
-            before = os.fstat(fd)
-            stamp = Stamp.of(before)
-            objection = self._objection(before, device)
-            if objection is not None:
-                return _refused(name, stamp, Code.DROP_ENTRY_REFUSED, objection)
-            if before.st_size > MAX_FILE_BYTES:
-                return _refused(name, stamp, Code.CLAIM_FILE_TOO_LARGE, f"{before.st_size} bytes")
-            try:
-                data = _read(fd)
-            except OSError as error:
-                detail = error.strerror or "it can't be read"
-                return _refused(name, stamp, Code.DROP_ENTRY_UNREADABLE, detail)
-            if Stamp.of(os.fstat(fd)) != stamp or len(data) != before.st_size:
-                return _refused(name, stamp, Code.CLAIM_STILL_ARRIVING, "it changed while it was read")
-            return Entry(name, stamp, data, None)
+            found = os.fstat(fd)
+            if stat.S_ISDIR(found.st_mode) and may_be_folder and found.st_dev == device:
+                return self._examine_folder(fd, found, name)
+            return [self._read_entry(directory, fd, found, device, name)]
         finally:
             os.close(fd)
+
+    def _examine_folder(self, path_fd: int, found: os.stat_result, name: str) -> list[Entry]:
+        folder = Entry(name, Stamp.of(found), b"", None, is_folder=True)
+        try:
+            inside = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=path_fd)
+        except OSError as error:
+            detail = error.strerror or "it can't be opened"
+            why = problem(Code.DROP_ENTRY_UNREADABLE, file=name, detail=detail)
+            return [Entry(name, folder.stamp, b"", why, is_folder=True)]
+        try:
+            names = _list_names(inside, MAX_FILES_A_FOLDER + 1)
+            if len(names) > MAX_FILES_A_FOLDER:
+                detail = f"a folder with more than {MAX_FILES_A_FOLDER} files"
+                why = problem(Code.DROP_ENTRY_REFUSED, file=name, detail=detail)
+                return [Entry(name, folder.stamp, b"", why, is_folder=True)]
+            return [folder, *(self._examine_inside(inside, found.st_dev, name, each) for each in names)]
+        finally:
+            os.close(inside)
+
+    def _examine_inside(self, folder_fd: int, device: int, folder: str, name: str) -> Entry:
+        entry = self._examine(folder_fd, device, name, may_be_folder=False)[0]
+        full = f"{folder}/{name}"
+        why = entry.problem
+        if why is not None:
+            why = problem(why.code, **{**why.fields, "file": full})
+        return Entry(full, entry.stamp, entry.data, why, folder=folder)
+
+    def _read_entry(self, directory: int, fd: int, found: os.stat_result, device: int, name: str) -> Entry:
+        stamp = Stamp.of(found)
+        objection = self._objection(found, device)
+        if objection is not None:
+            return _refused(name, stamp, Code.DROP_ENTRY_REFUSED, objection)
+        if found.st_size > MAX_FILE_BYTES:
+            return _refused(name, stamp, Code.CLAIM_FILE_TOO_LARGE, f"{found.st_size} bytes")
+        try:
+            data = _read(fd)
+            named = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except OSError as error:
+            detail = error.strerror or "it can't be read"
+            return _refused(name, stamp, Code.DROP_ENTRY_UNREADABLE, detail)
+        if Stamp.of(named) != stamp or len(data) != found.st_size:
+            return _refused(name, stamp, Code.CLAIM_STILL_ARRIVING, "it changed while it was read")
+        # One look at the name tells that the file has one name and that it is this one. A link to somebody's
+        # secret can't pass: taken away before the read it is missing now, else it is the second name.
+        if named.st_nlink != 1:
+            return _refused(name, stamp, Code.DROP_ENTRY_REFUSED, "it has more than one name (a hard link)")
+        return Entry(name, stamp, data, None)
 
     def _objection(self, found: os.stat_result, device: int) -> str | None:
         if not stat.S_ISREG(found.st_mode):
@@ -140,12 +307,14 @@ class Drop:
             return "it has more than one name (a hard link)"
         if found.st_uid == os.geteuid() and not self._own_files:
             return "it belongs to claimd itself"
+        if found.st_uid == 0 and not self._own_files and not _hard_links_are_protected():
+            return "it belongs to root, and fs.protected_hardlinks is off on this system"
         return None
 
 
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
-    stat.S_IFDIR: "a folder",
+    stat.S_IFDIR: "a folder within a folder, or one of too many folders",
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
@@ -163,3 +332,35 @@ def _read(path_fd: int) -> bytes:
     fd = os.open(f"/proc/self/fd/{path_fd}", flags)
     with os.fdopen(fd, "rb") as file:
         return file.read(MAX_FILE_BYTES + 1)
+
+
+def _list_names(directory: int, at_most: int | None = None) -> list[str]:
+    names = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            names.append(entry.name)
+            if len(names) == at_most:
+                break
+    return names
+
+
+def _changed_at(directory: int, name: str) -> int:
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_ctime_ns
+    except OSError:
+        return 0
+
+
+def _aside_name(name: str) -> str:
+    """With a number of its own, within the 255 bytes of a file name; the end of a long name goes."""
+    prefix = f"{ASIDE_PREFIX}{secrets.token_hex(4)}-"
+    return prefix + os.fsdecode(os.fsencode(name)[: 255 - len(prefix)])
+
+
+def _hard_links_are_protected() -> bool:
+    """Then nobody can give a name in the drop directory to a file of root's (proc(5))."""
+    try:
+        with open(PROTECTED_HARDLINKS, "rb") as file:
+            return file.read(2).strip() == b"1"
+    except OSError:
+        return False

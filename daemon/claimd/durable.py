@@ -178,6 +178,30 @@ class Disk:
             return
         self._calls.fsync(directory_fd)
 
+    # -- the drop directory, by its descriptor: other people's names, so nothing of it is looked up by path
+
+    def rename_in(self, directory_fd: int, name: str, new: str, new_directory_fd: int | None = None) -> None:
+        """Rename within an open directory, or to another on the same file system, and make that durable."""
+        target_fd = directory_fd if new_directory_fd is None else new_directory_fd
+        # The last part of a path is not followed by rename(2), and the descriptor's link is the directory.
+        self._calls.rename(f"/proc/self/fd/{directory_fd}/{name}", f"/proc/self/fd/{target_fd}/{new}")
+        self._calls.fsync(target_fd)
+
+    def unlink_in(self, directory_fd: int, name: str) -> None:
+        """One of many removals: the caller syncs the directory after the last one."""
+        self._calls.unlink(name, dir_fd=directory_fd)
+
+    def rmdir_in(self, directory_fd: int, name: str) -> None:
+        self._calls.rmdir(f"/proc/self/fd/{directory_fd}/{name}")
+
+    def sync_descriptor(self, directory_fd: int) -> None:
+        self._calls.fsync(directory_fd)
+
+    def take_over(self, directory_fd: int) -> None:
+        """As root: make an open directory root's own and closed to everybody else."""
+        os.fchown(directory_fd, 0, 0)
+        self._calls.fchmod(directory_fd, 0o700)
+
     def sweep(self, directory: str) -> int:
         """Remove what a crash left behind in `directory`: every `.tmp-` name. Returns how many."""
         try:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -23,11 +22,12 @@ from .connect import InterruptedPassError
 from .drop import Drop
 from .durable import Disk, disk_problem
 from .errors import ClaimdError, Code, Exit, Problem, problem
-from .intake import Intake, take_in
+from .intake import Intake, Rules
+from .looking import Patience, look
 from .model import Layout, Target
 from .provision import Pass, Result, Settings, World
 from .report import status_document
-from .settings import Timeouts
+from .settings import DropSettings, Timeouts
 from .store import LockedError, Store
 
 if TYPE_CHECKING:
@@ -35,11 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Between two looks at a copy in progress: short against a person's patience, long against a stat call.
-LOOK_SECONDS = 0.05
-# The end of looking, however slowly pieces trickle in: the watcher starts the next pass.
-LONGEST_LOOK_SECONDS = 30.0
-# With something unfinished in the drop directory the next look is due then, when no event comes before.
+# After trouble with the disk or the drop directory.
 STALE_LOOK_SECONDS = 30.0
 # While another pass holds the lock.
 LOCKED_LOOK_SECONDS = 2.0
@@ -95,6 +91,14 @@ class ConfigurationFiles:
             return float(self.loaded().config.timeouts.grace_seconds)
         except ClaimdError:
             return float(Timeouts().grace_seconds)
+
+    def rules(self) -> Rules:
+        """What becomes of files that are no claim; with a wrong configuration, the default."""
+        try:
+            settings = self.loaded().config.drop
+        except ClaimdError:
+            settings = DropSettings()
+        return Rules(settings.keep_seconds, settings.unrecognised == "keep-aside")
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,8 @@ def _pass(request: Request, store: Store, outside: Outside) -> Result:
     intake = Intake((), (), {}, incomplete=False, signature=frozenset())
     publisher = _Publisher(request.layout, store, world.now)
     try:
-        intake = _look(request, drop, store, configuration.grace_seconds(), world.now)
+        patience = Patience(configuration.grace_seconds(), request.stopping)
+        intake, _ = look(drop, store, configuration.rules(), patience, world.now)
         publisher.intake = intake
         system.give_up_capabilities()
         result = Pass(replace(world, publish=publisher.publish), intake).run()
@@ -181,35 +186,12 @@ def _record_or_none(store: Store) -> Record:
 
 def _with_leftovers(result: Result, intake: Intake) -> Result:
     """What lies in the drop directory decides exit and next look when nothing else does."""
-    after = result.after_seconds
-    if intake.incomplete:
-        after = STALE_LOOK_SECONDS if after is None else min(after, STALE_LOOK_SECONDS)
+    dues = [each for each in (result.after_seconds, intake.due_seconds) if each is not None]
+    after = min(dues) if dues else None
     if result.exit is Exit.NOTHING_TO_DO and result.problem is None and intake.problems:
         found = next(iter(intake.problems.values()))
         return replace(result, exit=found.exit, problem=found, after_seconds=after)
     return replace(result, after_seconds=after)
-
-
-def _look(
-    request: Request, drop: Drop, store: Store, grace_seconds: float, now: Callable[[], datetime]
-) -> Intake:
-    """Look until nothing is unfinished, or nothing has moved for the grace."""
-    started = moved = time.monotonic()
-    intake = take_in(drop, store, now())
-    kept, dead = list(intake.kept), list(intake.expired)
-    while intake.incomplete and not kept:
-        if request.stopping():
-            raise InterruptedPassError
-        if time.monotonic() - moved > grace_seconds or time.monotonic() - started > LONGEST_LOOK_SECONDS:
-            break
-        time.sleep(LOOK_SECONDS)
-        before = intake.signature
-        intake = take_in(drop, store, now())
-        kept += intake.kept
-        dead += intake.expired
-        if intake.signature != before:
-            moved = time.monotonic()
-    return replace(intake, kept=tuple(kept), expired=tuple(dead))
 
 
 def _world(request: Request, store: Store, configuration: ConfigurationFiles, outside: Outside) -> World:

@@ -1,26 +1,30 @@
 """Dropped files become kept claims.
 
-Invariant: a dropped file is removed only after the claim in it is kept on disk, or after it
-was found to hold nothing but an unusable claim. Everything else is left where it lies and named.
+Invariant: a dropped file is removed only after the claim in it is kept on disk, after it was found to
+hold nothing but a claim that is dead or taken in already, or after it has lain there unchanged for the
+configured grace. Contents decide, never names; names only tell a copy in progress.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from datetime import timedelta
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
-from .errors import Code, Problem, problem
+from .attempt import State
+from .errors import ClaimdError, Code, Problem, problem
+from .ledger import Ledger, Taken
 from .model import short, spoken
 from .pem import Material, pair_up, recognise
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
+    from collections.abc import Collection, Iterable, Mapping
 
-    from .drop import Drop
+    from .drop import Drop, Entry, Look
     from .model import Claim
+    from .pem import Pairing
     from .store import Store
 
 log = logging.getLogger(__name__)
@@ -28,6 +32,29 @@ log = logging.getLogger(__name__)
 # AWS's claims live five minutes; the sandbox's and a private endpoint's may live longer. A device's own
 # certificate lives years.
 LONGEST_CLAIM_LIFE = timedelta(days=1)
+
+# A copy under a name of its own (rsync, WinSCP, editors) is renamed when it is whole: taken away in between
+# it would end the copying with an error. So a whole claim under such a name has to lie still for so long.
+SETTLED_SECONDS = 2.0
+# `scp -r` goes on copying after the claim has come.
+_IN_FLIGHT = re.compile(r"(^|/)\.|\.(filepart|part|partial|tmp|crdownload)$", re.IGNORECASE)
+# What editors make and take away again. Nobody is told about these unless a claim is in them.
+_BY_PROGRAMS = re.compile(
+    r"(^|/)(\.|4913$|sed[A-Za-z0-9]{6}$)|(~|\.sw[a-p])$|" + _IN_FLIGHT.pattern, re.IGNORECASE
+)
+
+# A folder that was set aside is destroyed within a second; after so long something is wrong.
+SWEPT_SECONDS = 60.0
+# Of a flood of junk so much is remembered, to read the rest first.
+_MAX_READ_BEFORE = 8192
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What happens to files that are no claim: left alone for `keep_seconds`, then gone."""
+
+    keep_seconds: float = 600.0
+    keep_aside: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +64,8 @@ class Intake:
     `problems`: by file name, for what was left there. `incomplete`: something there may still
     become a claim when more of it arrives. `expired`: claims that were destroyed, being dead.
     `signature`: what lies there; unchanged means that nothing arrived since.
+    `destroyed`: by file name, why it is gone, for all that did not become a claim; `aside`: of these the ones
+    that were kept aside. `due_seconds`: when the next look is due, should nothing arrive before.
     """
 
     kept: tuple[Claim, ...]
@@ -44,6 +73,9 @@ class Intake:
     problems: Mapping[str, Problem]
     incomplete: bool
     signature: frozenset[object]
+    destroyed: Mapping[str, Problem] = field(default_factory=dict)
+    aside: frozenset[str] = frozenset()
+    due_seconds: float | None = None
 
 
 _MAY_STILL_ARRIVE = frozenset(
@@ -58,46 +90,331 @@ _MAY_STILL_ARRIVE = frozenset(
 
 def take_in(drop: Drop, store: Store, now: datetime) -> Intake:
     """One look: keep what is whole, name what is not. Raises ClaimdError and OSError, having lost nothing."""
-    entries = {entry.name: entry for entry in drop.scan()}
-    materials = {n: recognise(n, e.data) for n, e in entries.items() if e.problem is None}
-    pairing = pair_up(materials)
-    kept, expired = [], []
-    problems = {name: e.problem for name, e in entries.items() if e.problem is not None}
-    taken: set[str] = set()
-    for claim, names in pairing.claims:
+    return Reception(drop, store, Rules(), Ledger()).look(now, 0.0)
+
+
+class Reception:
+    """The looks of one pass, and what they remember."""
+
+    def __init__(self, drop: Drop, store: Store, rules: Rules, ledger: Ledger) -> None:
+        self._drop = drop
+        self._store = store
+        self._rules = rules
+        self._read_before: set[tuple[str, int]] = set()
+        self._known: frozenset[str] | None = None
+        self.ledger = ledger
+
+    def look(self, now: datetime, elapsed: float) -> Intake:
+        """Keep what is whole, name what is not, destroy what has had its time.
+
+        `elapsed`: seconds of CLOCK_BOOTTIME. Raises ClaimdError and OSError, having lost nothing.
+        """
+        return _Looking(self, self._drop.look(self._read_before), now, elapsed).done()
+
+    # -- what a look needs
+
+    @property
+    def drop(self) -> Drop:
+        return self._drop
+
+    @property
+    def store(self) -> Store:
+        return self._store
+
+    @property
+    def rules(self) -> Rules:
+        return self._rules
+
+    def remember_read(self, entries: Iterable[Entry]) -> None:
+        if len(self._read_before) > _MAX_READ_BEFORE:
+            self._read_before.clear()
+        self._read_before.update((entry.name, entry.stamp.ctime_ns) for entry in entries if not entry.folder)
+
+    def is_used_up(self, fingerprint: str) -> bool:
+        """Whether the claim has become an identity."""
+        return fingerprint in self._used_up()
+
+    def is_in_use(self, fingerprint: str) -> bool:
+        """Whether it was taken in before and lies in reserve or serves the open attempt.
+
+        A claim that was forgotten (`claimd forget`) or not needed at that time is a new one.
+        """
+        return any(t.fingerprint == fingerprint for t in self.ledger.taken) and self._is_held(fingerprint)
+
+    def taken_with_key(self, public_key_id: str) -> Taken | None:
+        """The claim that was taken in with this key, for a half that comes back."""
+        for taken in self.ledger.taken:
+            if taken.public_key_id != public_key_id:
+                continue
+            if self.is_used_up(taken.fingerprint) or self.is_in_use(taken.fingerprint):
+                return taken
+        return None
+
+    def was_taken_from(self, fingerprint: str, names: Collection[str]) -> bool:
+        return any(t.fingerprint == fingerprint and set(names) <= set(t.names) for t in self.ledger.taken)
+
+    def _used_up(self) -> frozenset[str]:
+        """Of the record as it was before this pass: a look changes nothing in it."""
+        if self._known is None:
+            try:
+                record = self._store.load_record()
+            except (ClaimdError, OSError):
+                return frozenset()  # the pass itself says what is wrong with it
+            used = {each.claim for each in record.history if each.result == "active"}
+            attempt = record.attempt
+            if attempt is not None and attempt.claim and attempt.state in (State.REGISTERED, State.ACTIVE):
+                used.add(attempt.claim.fingerprint)
+            self._known = frozenset(used)
+        return self._known
+
+    def _is_held(self, fingerprint: str) -> bool:
+        return any(claim.fingerprint == fingerprint for claim in self._store.claims())
+
+
+class _Looking:
+    """One look, in its steps."""
+
+    def __init__(self, reception: Reception, look: Look, now: datetime, elapsed: float) -> None:
+        self._reception = reception
+        self._now = now
+        self._elapsed = elapsed
+        self._more = look.more
+        self._unswept = look.unswept
+        self._all = {entry.name: entry for entry in look.entries}
+        self._unsettled = {name for name, entry in self._all.items() if self._is_in_flight(entry)}
+        self._entries = {name: entry for name, entry in self._all.items() if name not in self._unsettled}
+        self._materials: dict[str, Material] = {}
+        self._kept: list[Claim] = []
+        self._expired: list[Claim] = []
+        self._problems: dict[str, Problem] = {}
+        self._taken: set[str] = set()
+        self._destroyed: dict[str, Problem] = {}
+        self._aside: set[str] = set()
+        self._gone: set[str] = set()
+        self._due: list[float] = []
+
+    def done(self) -> Intake:
+        for name, entry in self._entries.items():
+            if entry.problem is not None:
+                self._problems[name] = entry.problem
+            elif not entry.is_folder:
+                self._materials[name] = recognise(name, entry.data)
+        self._forget_bytes_of_no_use()
+        pairing = pair_up(self._materials)
+        for claim, names in pairing.claims:
+            self._receive(claim, names)
+        self._find_halves_that_came_back(pairing)
+        self._remove_taken()
+        self._problems.update(_unpaired(self._materials, pairing, self._taken))
+        self._age()
+        self._complain_of_unswept()
+        return self._result()
+
+    def _forget_bytes_of_no_use(self) -> None:
+        useless = (
+            entry
+            for name, entry in self._entries.items()
+            if name not in self._materials
+            or not (self._materials[name].keys or self._materials[name].certificates)
+        )
+        self._reception.remember_read(useless)
+
+    # -- claims
+
+    def _receive(self, claim: Claim, names: frozenset[str]) -> None:
         certificate = claim.certificate
         if certificate.not_after - certificate.not_before > LONGEST_CLAIM_LIFE:
-            permanent = _permanent(claim, sorted(names)[0])
-            problems.update(dict.fromkeys(names, permanent))
-            continue
-        if now >= certificate.not_after:
-            expired.append(claim)
+            self._problems.update(dict.fromkeys(names, _permanent(claim, sorted(names)[0])))
+            return
+        if self._reception.is_used_up(claim.fingerprint):
+            self._came_back(claim.fingerprint, names)
+        elif self._now >= certificate.not_after:
+            self._expired.append(claim)
+            self._destroyed.update(dict.fromkeys(names, expired_problem(claim, self._now)))
+        elif self._reception.is_in_use(claim.fingerprint):
+            self._came_back(claim.fingerprint, names)
         else:
-            store.secure_claim(claim)
-            kept.append(claim)
+            self._reception.store.secure_claim(claim)
+            self._kept.append(claim)
             log.info("claim %s taken in", short(claim.fingerprint))
+            self._remember(claim, names)
         # A file may hold several claims: it goes when all of them are safe.
-        taken.update(names)
-    for name in taken - problems.keys():
-        drop.remove(entries[name])
-    problems.update(_unpaired(materials, pairing.lonely_certificates, pairing.lonely_keys, taken))
-    incomplete = any(p.code in _MAY_STILL_ARRIVE for p in problems.values())
-    signature = frozenset((name, entry.stamp) for name, entry in entries.items() if name not in taken)
-    return Intake(tuple(kept), tuple(expired), problems, incomplete, signature)
+        self._taken.update(names)
+
+    def _remember(self, claim: Claim, names: Iterable[str]) -> None:
+        taken = Taken(
+            claim.fingerprint,
+            claim.certificate.public_key_id,
+            tuple(sorted(names)),
+            spoken(claim.certificate.not_after),
+        )
+        self._reception.ledger = self._reception.ledger.with_taken(taken)
+
+    def _came_back(self, fingerprint: str, names: Iterable[str]) -> None:
+        folders = {name for name in names if self._entries[name].folder}
+        if folders and self._reception.was_taken_from(fingerprint, folders):
+            return  # the folder it came in, left there until the copying was over
+        for name in names:
+            self._destroyed[name] = problem(Code.CLAIM_ALREADY_TAKEN_IN, claim=short(fingerprint), file=name)
+            log.info("a copy of claim %s is destroyed: it is already taken in", short(fingerprint))
+
+    def _find_halves_that_came_back(self, pairing: Pairing) -> None:
+        """`sed -i` and editors bring one of the two files back."""
+        halves = [(key.public_key_id, name) for key, name in pairing.lonely_keys]
+        halves += [(each.public_key_id, name) for each, name in pairing.lonely_certificates]
+        for public_key_id, name in halves:
+            taken = self._reception.taken_with_key(public_key_id)
+            if taken is not None and name not in self._problems:
+                self._came_back(taken.fingerprint, (name,))
+                self._taken.add(name)
+
+    def _remove_taken(self) -> None:
+        gone = self._taken - self._problems.keys()
+        for name in sorted(gone):
+            if self._entries[name].folder is None:
+                self._remove(name)
+        for folder in sorted({f for name in gone if (f := self._entries[name].folder) is not None}):
+            self._remove_folder(folder)
+
+    def _remove_folder(self, folder: str) -> None:
+        """With all that is in it, once the copying is over and nothing in it may still become a claim."""
+        inside = [entry for entry in self._all.values() if entry.folder == folder]
+        own = self._all.get(folder)
+        if own is None or any(self._is_wanted(entry.name) for entry in inside):
+            return
+        youngest = min(self._age_by_wall(entry) for entry in (own, *inside))
+        if youngest < SETTLED_SECONDS:
+            self._due.append(SETTLED_SECONDS - youngest)
+        elif self._remove(folder):
+            self._gone.update(entry.name for entry in inside)
+
+    def _is_wanted(self, name: str) -> bool:
+        """Whether there is material in it that was not taken in, or what could not be read."""
+        if name in self._problems:
+            return True
+        return name not in self._taken and not self._is_unfinished(name)
+
+    def _remove(self, name: str) -> bool:
+        gone = self._reception.drop.remove(self._all[name])
+        if gone:
+            self._gone.add(name)
+        return gone
+
+    # -- what is no claim
+
+    def _age(self) -> None:
+        """The grace: since when each file lies there unchanged, and whether that is long enough."""
+        here = [entry for name, entry in self._all.items() if name not in self._gone]
+        stamps = ((e.name, e.stamp.inode, e.stamp.ctime_ns) for e in here)
+        self._reception.ledger = self._reception.ledger.with_seen(
+            self._elapsed, stamps, all_of_them=not self._more
+        )
+        seen = self._reception.ledger.seen
+        for entry in here:
+            if entry.folder is not None:
+                continue
+            parts = [entry, *(each for each in here if each.folder == entry.name)]
+            age = min(self._elapsed - s.at if (s := seen.get(p.name)) else self._long(p) for p in parts)
+            if age < self._rules.keep_seconds:
+                self._due.append(self._rules.keep_seconds - age)
+            else:
+                self._end(entry, parts)
+
+    def _end(self, entry: Entry, parts: list[Entry]) -> None:
+        secret = any(self._holds_secret(part) for part in parts)
+        if self._rules.keep_aside and not secret:
+            gone = self._reception.drop.keep_aside(entry)
+            self._aside.update((entry.name,) if gone else ())
+        else:
+            gone = self._reception.drop.remove(entry)
+        if not gone:
+            return
+        log.info("a file that is no claim is %s", "kept aside" if entry.name in self._aside else "destroyed")
+        for part in parts:
+            self._gone.add(part.name)
+            found = self._problems.pop(part.name, None)
+            if found is not None:
+                self._destroyed[part.name] = found
+
+    def _holds_secret(self, entry: Entry) -> bool:
+        """Whether it may hold a key or a part of one. What could not be read may be anything."""
+        if entry.is_folder:
+            return entry.problem is not None
+        material = self._materials.get(entry.name)
+        if material is not None and material.keys:
+            return True
+        return not entry.data or _LIKE_A_KEY.search(entry.data.replace(b"\0", b"")) is not None
+
+    @property
+    def _rules(self) -> Rules:
+        return self._reception.rules
+
+    def _long(self, entry: Entry) -> float:
+        """For a file that the ledger has no room for: never longer than the machine runs."""
+        return min(self._age_by_wall(entry), self._elapsed)
+
+    # -- times
+
+    def _age_by_wall(self, entry: Entry) -> float:
+        """In seconds. A time that lies ahead (the clock was set back) is long ago."""
+        changed = datetime.fromtimestamp(entry.stamp.ctime_ns / 1e9, timezone.utc)
+        age = (self._now - changed).total_seconds()
+        return age if age >= 0 else SETTLED_SECONDS
+
+    def _is_in_flight(self, entry: Entry) -> bool:
+        if entry.is_folder or not _IN_FLIGHT.search(entry.name):
+            return False
+        return self._age_by_wall(entry) < SETTLED_SECONDS
+
+    # -- what to say
+
+    def _complain_of_unswept(self) -> None:
+        if self._unswept is None:
+            return
+        since = self._now - datetime.fromtimestamp(self._unswept / 1e9, timezone.utc)
+        if since.total_seconds() > SWEPT_SECONDS:
+            self._problems["(folder)"] = problem(Code.FOLDER_NOT_SWEPT)
+        else:
+            self._due.append(SWEPT_SECONDS)
+
+    def _result(self) -> Intake:
+        if self._unsettled:
+            self._due.append(SETTLED_SECONDS)
+        problems = {
+            name: found
+            for name, found in self._problems.items()
+            if not (_BY_PROGRAMS.search(name) and self._is_unfinished(name))
+        }
+        incomplete = self._more or bool(self._unsettled)
+        incomplete = incomplete or any(p.code in _MAY_STILL_ARRIVE for p in problems.values())
+        signature = frozenset((name, e.stamp) for name, e in self._all.items() if name not in self._gone)
+        return Intake(
+            tuple(self._kept),
+            tuple(self._expired),
+            problems,
+            incomplete,
+            signature,
+            destroyed=self._destroyed,
+            aside=frozenset(self._aside),
+            due_seconds=min(self._due) if self._due else None,
+        )
+
+    def _is_unfinished(self, name: str) -> bool:
+        material = self._materials.get(name)
+        return material is None or not (material.keys or material.certificates)
 
 
-def _unpaired(
-    materials: Mapping[str, Material],
-    certificates: tuple[tuple[object, str], ...],
-    keys: tuple[tuple[object, str], ...],
-    taken: set[str],
-) -> dict[str, Problem]:
+# Also the beginning of one: a file that was cut, an editor's swap file, a key in binary form (.p12, .der).
+_LIKE_A_KEY = re.compile(rb"PRIVATE\s*KEY|b0VIM|\A\x30\x82", re.IGNORECASE)
+
+
+def _unpaired(materials: Mapping[str, Material], pairing: Pairing, taken: set[str]) -> dict[str, Problem]:
     found: dict[str, Problem] = {}
     for name, material in materials.items():
         if name not in taken and material.problems:
             found[name] = material.problems[0]
-    lonely_keys = [name for _, name in keys if name not in taken]
-    lonely_certificates = [name for _, name in certificates if name not in taken]
+    lonely_keys = [name for _, name in pairing.lonely_keys if name not in taken]
+    lonely_certificates = [name for _, name in pairing.lonely_certificates if name not in taken]
     for name in lonely_certificates:
         if name in found:
             continue

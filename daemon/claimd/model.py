@@ -181,6 +181,10 @@ class Layout:
         return self.under("/run/claimd/status.json")
 
     @property
+    def ledger_file(self) -> str:
+        return self.under("/run/claimd/drop.json")
+
+    @property
     def supervisor_file(self) -> str:
         return self.under("/run/claimd/supervisor.json")
 

@@ -138,6 +138,14 @@ class Timeouts(_Table):
         return seconds
 
 
+class DropSettings(_Table):
+    # Twice what a claim lives: a half that lies there so long can't become one any more.
+    keep_seconds: float = Field(default=600, ge=10, le=86400, description="a number of seconds, 10 to 86400")
+    unrecognised: Literal["remove", "keep-aside"] = Field(
+        default="remove", description='"remove" or "keep-aside"'
+    )
+
+
 class Config(_Table):
     endpoint: str = Field(description="a host name in quotes")
     port: int | str = Field(default="auto", description='"auto" or a number, 1 to 65535')
@@ -147,6 +155,7 @@ class Config(_Table):
     claim: ClaimSettings = Field(default=ClaimSettings(), description="a table: [claim]")
     identity: IdentitySettings = Field(default=IdentitySettings(), description="a table: [identity]")
     verify: Verify = Field(default=Verify(), description="a table: [verify]")
+    drop: DropSettings = Field(default=DropSettings(), description="a table: [drop]")
     timeouts: Timeouts = Field(default=Timeouts(), description="a table: [timeouts]")
 
     @field_validator("endpoint")

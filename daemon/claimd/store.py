@@ -32,7 +32,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import record
+from . import ledger, record
 from .attempt import Record
 from .durable import Disk, File
 from .errors import ClaimdError, Code, fail, problem
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .fleet import IssuedKeys
+    from .ledger import Ledger
     from .model import Certificate
 
 IDENTITY_SCHEMA = 1
@@ -352,6 +353,17 @@ class Store:
     def write_status(self, status: Mapping[str, Any]) -> None:
         text = json.dumps(status, indent=1).encode("ascii") + b"\n"
         self.disk.write_volatile(self.layout.status_file, text, 0o644)
+
+    def load_ledger(self) -> Ledger:
+        """Never raises: one that can't be read is an empty one."""
+        try:
+            return ledger.decode(_read(self.layout.ledger_file))
+        except (OSError, ValueError):
+            return ledger.Ledger()
+
+    def save_ledger(self, what: Ledger) -> None:
+        """Raises OSError; nothing but words and graces depends on it."""
+        self.disk.write_volatile(self.layout.ledger_file, ledger.encode(what), 0o600)
 
     def probe(self) -> None:
         """Raises OSError before a claim is spent on a disk that would not keep the answer."""

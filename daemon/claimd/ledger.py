@@ -1,0 +1,100 @@
+"""What the intake remembers from one pass to the next: claims taken in, and since when a file lies there.
+
+Invariant: nothing depends on it but words and graces. It lies in /run and is gone after a reboot; one
+that is missing or damaged is an empty one. It holds fingerprints, names and numbers, no keys.
+
+Times are seconds of the clock that starts with the machine (CLOCK_BOOTTIME): the wall clock of a device jumps
+by decades, and a file must not look that old because of it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_SCHEMA = 1
+MAX_TAKEN = 64
+MAX_SEEN = 1024
+MAX_LEDGER_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A claim that was taken in, and the names of the files that it came in."""
+
+    fingerprint: str
+    public_key_id: str
+    names: tuple[str, ...]
+    not_after: str  # ISO 8601
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A file as it was when it was first seen so: a change makes it a new one."""
+
+    inode: int
+    ctime_ns: int
+    at: float
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """`taken`: oldest first."""
+
+    taken: tuple[Taken, ...] = ()
+    seen: Mapping[str, Seen] = field(default_factory=dict)
+
+    def with_taken(self, one: Taken) -> Ledger:
+        others = tuple(each for each in self.taken if each.fingerprint != one.fingerprint)
+        return replace(self, taken=(*others, one)[-MAX_TAKEN:])
+
+    def with_seen(
+        self, now: float, files: Iterable[tuple[str, int, int]], *, all_of_them: bool = True
+    ) -> Ledger:
+        """`files` that lie there now: name, inode, ctime. With `all_of_them` the others are forgotten."""
+        seen: dict[str, Seen] = {} if all_of_them else dict(self.seen)
+        for name, inode, ctime_ns in files:
+            if len(seen) >= MAX_SEEN and name not in seen:
+                continue
+            before = self.seen.get(name)
+            same = before is not None and (before.inode, before.ctime_ns) == (inode, ctime_ns)
+            # A time that lies ahead is another boot's.
+            known = before is not None and same and before.at <= now
+            seen[name] = before if before is not None and known else Seen(inode, ctime_ns, now)
+        return replace(self, seen=seen)
+
+
+def encode(ledger: Ledger) -> bytes:
+    body = {
+        "schema": _SCHEMA,
+        "taken": [[t.fingerprint, t.public_key_id, list(t.names), t.not_after] for t in ledger.taken],
+        "seen": {name: [s.inode, s.ctime_ns, s.at] for name, s in ledger.seen.items()},
+    }
+    return json.dumps(body).encode("ascii") + b"\n"
+
+
+def decode(text: bytes) -> Ledger:
+    """Never raises."""
+    try:
+        body = json.loads(text)
+        if body["schema"] != _SCHEMA:
+            return Ledger()
+        taken = tuple(_taken(each) for each in body["taken"][-MAX_TAKEN:])
+        seen = {str(name): _seen(each) for name, each in body["seen"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return Ledger()
+    return Ledger(taken, seen)
+
+
+def _taken(body: Any) -> Taken:
+    fingerprint, public_key_id, names, not_after = body
+    return Taken(str(fingerprint), str(public_key_id), tuple(str(name) for name in names), str(not_after))
+
+
+def _seen(body: Any) -> Seen:
+    inode, ctime_ns, at = body
+    return Seen(int(inode), int(ctime_ns), float(at))

@@ -1,0 +1,136 @@
+"""Removes the folders that the daemon set aside in the drop directory: the one thing that needs root.
+
+    drop/.claimd-sweep-<random>/     renamed there by the daemon, still owned by the technician
+
+The daemon may rename a technician's folder but not empty it, and keys lie in it. `claimd sweep` runs as
+root for as long as that takes, started by a path unit on these names. Invariant: nothing is removed but
+names with PREFIX in the drop directory and what lies below them on the same file system; no link is followed,
+and every step goes through the descriptor of the directory it is taken in. Each directory becomes root's own
+before it is emptied, so that nobody puts things back into it meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .durable import Disk
+
+PREFIX = ".claimd-sweep-"
+
+# A descriptor a level. What lies deeper is first moved up to the drop directory, under a name of its own.
+MAX_DEPTH = 32
+# One run ends, however much somebody piles up; the path unit starts the next.
+MAX_REMOVALS = 1_000_000
+# The daemon itself must not be kept busy.
+MAX_REMOVALS_OF_A_USER = 1000
+# Read from a directory at a time, so that memory has a bound.
+NAMES_AT_ONCE = 1000
+
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class Swept:
+    """How many names are gone, and how many of those set aside are left."""
+
+    removed: int
+    left: int
+
+
+def sweep(disk: Disk, path: str) -> Swept:
+    """Remove every name that was set aside. Raises OSError when the directory itself can't be opened."""
+    directory = os.open(path, _FLAGS)
+    try:
+        return _Sweep(disk, directory, as_root=os.geteuid() == 0).run()
+    finally:
+        os.close(directory)
+
+
+def remove_as_far_as_possible(disk: Disk, directory: int, name: str) -> bool:
+    """Remove one name that was set aside, as the user who asks; what is left waits for the sweep."""
+    return _Sweep(disk, directory, as_root=False).remove(name)
+
+
+class _Sweep:
+    """As root everything is tried; as anybody else the first refusal ends it."""
+
+    def __init__(self, disk: Disk, directory: int, *, as_root: bool) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._device = os.fstat(directory).st_dev
+        self._as_root = as_root
+        self._left = MAX_REMOVALS if as_root else MAX_REMOVALS_OF_A_USER
+        self._removed = 0
+
+    def run(self) -> Swept:
+        tried: set[str] = set()
+        # Again and again: what lay too deep has become a name here.
+        while names := [each for each in self._set_aside() if each not in tried]:
+            tried.update(names)
+            for name in names:
+                self.remove(name)
+        return Swept(self._removed, len(self._set_aside()))
+
+    def remove(self, name: str) -> bool:
+        try:
+            self._remove(self._directory, name, 0)
+            self._disk.sync_descriptor(self._directory)
+        except OSError:
+            return False
+        return True
+
+    def _set_aside(self) -> list[str]:
+        with os.scandir(self._directory) as entries:
+            return list(islice((e.name for e in entries if e.name.startswith(PREFIX)), NAMES_AT_ONCE))
+
+    def _remove(self, parent: int, name: str, depth: int) -> None:
+        """One name and what is below it. Raises OSError when something of it is left."""
+        if self._left <= 0:
+            raise OSError("there is too much to remove at once")
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode):
+            self._disk.unlink_in(parent, name)
+            self._count()
+            return
+        if depth == MAX_DEPTH:
+            self._disk.rename_in(parent, name, PREFIX + secrets.token_hex(8), self._directory)
+            return
+        inside = os.open(name, _FLAGS, dir_fd=parent)
+        try:
+            if os.fstat(inside).st_dev != self._device:
+                raise OSError("something is mounted on it")
+            if self._as_root:
+                self._disk.take_over(inside)
+            self._empty(inside, depth)
+        finally:
+            os.close(inside)
+        self._disk.rmdir_in(parent, name)
+        self._count()
+
+    def _empty(self, directory: int, depth: int) -> None:
+        """All that can be removed. Raises OSError when something is left, after the rest is gone."""
+        stuck: set[str] = set()
+        while True:
+            with os.scandir(directory) as entries:
+                names = list(islice((e.name for e in entries if e.name not in stuck), NAMES_AT_ONCE))
+            if not names:
+                break
+            for name in names:
+                try:
+                    self._remove(directory, name, depth + 1)
+                except OSError:
+                    stuck.add(name)
+                    if not self._as_root or self._left <= 0 or len(stuck) >= NAMES_AT_ONCE:
+                        raise
+        if stuck:
+            raise OSError(f"{len(stuck)} names can't be removed")
+
+    def _count(self) -> None:
+        self._removed += 1
+        self._left -= 1

@@ -1,0 +1,308 @@
+"""Nothing that lies in the drop directory makes it read too much, block, or miss the honest claim."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from claimd import drop as drop_module
+from claimd import sweep
+from claimd.drop import MAX_ENTRIES_A_SCAN, MAX_FILES_A_FOLDER, Drop, Entry
+from claimd.durable import Disk
+from claimd.errors import ClaimdError, Code
+from claimd.pem import MAX_FILE_BYTES
+
+SECRET = b"what nobody may read"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    path = tmp_path / "drop"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def drop(place: Path) -> Drop:
+    return Drop(str(place), Disk(), own_files=True)
+
+
+def only(entries: list[Entry]) -> Entry:
+    assert len(entries) == 1, entries
+    return entries[0]
+
+
+def code(entry: Entry) -> Code | None:
+    return None if entry.problem is None else entry.problem.code
+
+
+class TestWhatIsRead:
+    def test_a_file_with_any_name(self, drop: Drop, place: Path) -> None:
+        for name in ("claim.json", "Bildschirmfoto 2026 übergröße.png", "a\nb", "\x1b[31m", "-rf", "n" * 255):
+            (place / name).write_bytes(SECRET)
+        read = {entry.name: entry.data for entry in drop.scan()}
+        assert set(read) == {each.name for each in place.iterdir()}
+        assert set(read.values()) == {SECRET}
+
+    def test_a_name_that_is_no_utf_8_can_be_shown_and_removed(self, drop: Drop, place: Path) -> None:
+        name = os.fsdecode(b"caf\xe9\xff")
+        (place / name).write_bytes(b"x" * (MAX_FILE_BYTES + 1))
+        entry = only(drop.scan())
+        assert entry.problem is not None
+        said = json.dumps(entry.problem.to_json())
+        said.encode("utf-8")
+        assert "caf" in entry.problem.happened and entry.problem.happened.isprintable()
+        assert drop.remove(entry)
+        assert drop.scan() == []
+
+    def test_an_entry_does_not_show_its_contents(self, drop: Drop, place: Path) -> None:
+        (place / "a").write_bytes(SECRET)
+        assert SECRET.decode() not in repr(drop.scan())
+
+    def test_dot_names_are_read_and_our_own_are_not(self, drop: Drop, place: Path) -> None:
+        (place / ".claim.json.Xy12Zz").write_bytes(SECRET)
+        (place / f"{sweep.PREFIX}0").mkdir()
+        (place / f"{drop_module.ASIDE_PREFIX}0-x").write_bytes(SECRET)
+        assert [entry.name for entry in drop.scan()] == [".claim.json.Xy12Zz"]
+
+
+class TestWhatIsRefused:
+    def test_a_symbolic_link(self, drop: Drop, place: Path, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_bytes(SECRET)
+        (place / "link").symlink_to(tmp_path / "secret")
+        entry = only(drop.scan())
+        assert code(entry) is Code.DROP_ENTRY_REFUSED and entry.data == b""
+        assert "a symbolic link" in str(entry.problem and entry.problem.happened)
+        assert drop.remove(entry) and (tmp_path / "secret").read_bytes() == SECRET
+
+    def test_a_link_to_a_folder(self, drop: Drop, place: Path, tmp_path: Path) -> None:
+        (tmp_path / "secrets").mkdir()
+        (tmp_path / "secrets" / "key").write_bytes(SECRET)
+        (place / "link").symlink_to(tmp_path / "secrets")
+        assert code(only(drop.scan())) is Code.DROP_ENTRY_REFUSED
+
+    def test_a_hard_link(self, drop: Drop, place: Path, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_bytes(SECRET)
+        (place / "link").hardlink_to(tmp_path / "secret")
+        entry = only(drop.scan())
+        assert code(entry) is Code.DROP_ENTRY_REFUSED and entry.data == b""
+
+    def test_a_fifo_a_socket_and_a_device_do_not_block(self, drop: Drop, place: Path) -> None:
+        os.mkfifo(place / "fifo")
+        with socket.socket(socket.AF_UNIX) as listening:
+            here = os.getcwd()
+            os.chdir(place)  # the path of a socket is short
+            try:
+                listening.bind("socket")
+            finally:
+                os.chdir(here)
+            if os.geteuid() == 0:
+                os.mknod(place / "zero", 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+            entries = drop.scan()
+        assert {code(entry) for entry in entries} == {Code.DROP_ENTRY_REFUSED}
+        assert all(entry.data == b"" for entry in entries)
+        assert all(drop.remove(entry) for entry in entries) and not list(place.iterdir())
+
+    def test_a_huge_file_and_a_sparse_one(self, drop: Drop, place: Path) -> None:
+        with (place / "sparse").open("wb") as file:
+            file.truncate(1 << 40)
+        entry = only(drop.scan())
+        assert code(entry) is Code.CLAIM_FILE_TOO_LARGE and entry.data == b""
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_files_of_the_daemon_itself(self, place: Path) -> None:
+        (place / "own").write_bytes(SECRET)
+        entry = only(Drop(str(place), Disk(), own_files=False).scan())
+        assert code(entry) is Code.DROP_ENTRY_REFUSED
+        os.chown(place / "own", 12345, 12345)
+        assert only(Drop(str(place), Disk(), own_files=False).scan()).data == SECRET
+
+    def test_a_file_that_grows_while_it_is_read_is_still_arriving(self, drop: Drop, place: Path) -> None:
+        """Whatever the racer does, what is read is one state of the file or a refusal."""
+        path = place / "growing"
+        path.write_bytes(b"a" * 100)
+        stop = threading.Event()
+
+        def grow() -> None:
+            while not stop.is_set():
+                path.write_bytes(b"b" * 200)
+                path.write_bytes(b"a" * 100)
+
+        racer = threading.Thread(target=grow)
+        racer.start()
+        try:
+            seen = [only(drop.scan()) for _ in range(300)]
+        finally:
+            stop.set()
+            racer.join()
+        assert {entry.data for entry in seen} <= {b"", b"a" * 100, b"b" * 200}
+        assert {code(entry) for entry in seen} <= {None, Code.CLAIM_STILL_ARRIVING}
+
+    def test_a_link_that_is_taken_away_at_the_right_moment(
+        self, drop: Drop, place: Path, tmp_path: Path
+    ) -> None:
+        """st_nlink of the open file alone is 1 then; the name tells."""
+        secret = tmp_path / "secret"
+        secret.write_bytes(SECRET)
+        name = place / "x"
+        stop = threading.Event()
+
+        def swap() -> None:
+            while not stop.is_set():
+                name.hardlink_to(secret)
+                name.unlink()
+
+        racer = threading.Thread(target=swap)
+        racer.start()
+        looks = 0
+        try:
+            for _ in range(3000):
+                for entry in drop.scan():
+                    looks += 1
+                    assert entry.data == b"", "a secret was read"
+        finally:
+            stop.set()
+            racer.join()
+        assert looks > 0, "the attack never met a look"
+
+
+class TestFolders:
+    def test_its_files_are_read(self, drop: Drop, place: Path) -> None:
+        (place / "claims").mkdir()
+        (place / "claims" / "key.pem").write_bytes(SECRET)
+        folder, file = sorted(drop.scan(), key=lambda entry: entry.name)
+        assert folder.is_folder and folder.problem is None
+        assert (file.name, file.folder, file.data) == ("claims/key.pem", "claims", SECRET)
+
+    def test_what_is_in_it_is_checked_alike(self, drop: Drop, place: Path, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_bytes(SECRET)
+        (place / "f" / "deeper").mkdir(parents=True)
+        (place / "f" / "link").symlink_to(tmp_path / "secret")
+        (place / "f" / "hard").hardlink_to(tmp_path / "secret")
+        os.mkfifo(place / "f" / "fifo")
+        inside = [entry for entry in drop.scan() if entry.folder == "f"]
+        assert [code(entry) for entry in inside] == [Code.DROP_ENTRY_REFUSED] * 4
+        assert all(str(entry.problem and entry.problem.happened).startswith("f/") for entry in inside)
+
+    def test_a_folder_with_too_many_files_is_not_read(self, drop: Drop, place: Path) -> None:
+        (place / "f").mkdir()
+        for number in range(MAX_FILES_A_FOLDER + 1):
+            (place / "f" / str(number)).touch()
+        entry = only(drop.scan())
+        assert entry.is_folder and code(entry) is Code.DROP_ENTRY_REFUSED
+
+    def test_it_goes_with_all_that_is_in_it(self, drop: Drop, place: Path) -> None:
+        (place / "f" / "deeper").mkdir(parents=True)
+        (place / "f" / "key").write_bytes(SECRET)
+        folder = next(entry for entry in drop.scan() if entry.is_folder)
+        assert drop.remove(folder)
+        assert not list(place.iterdir())
+
+
+class TestRemoving:
+    def test_a_newer_file_of_the_same_name_stays(self, drop: Drop, place: Path) -> None:
+        (place / "a").write_bytes(b"old")
+        entry = only(drop.scan())
+        (place / "new").write_bytes(b"new")
+        (place / "new").replace(place / "a")
+        assert not drop.remove(entry)
+        assert (place / "a").read_bytes() == b"new"
+
+    def test_new_contents_of_the_same_file_stay(self, drop: Drop, place: Path) -> None:
+        (place / "a").write_bytes(b"old")
+        entry = only(drop.scan())
+        (place / "a").write_bytes(b"new")
+        assert not drop.remove(entry)
+
+    def test_new_times_and_modes_change_nothing(self, drop: Drop, place: Path) -> None:
+        """`scp -p` sets them after the last byte, and the workshop says chmod."""
+        (place / "a").write_bytes(b"old")
+        entry = only(drop.scan())
+        os.utime(place / "a", (1, 1))
+        (place / "a").chmod(0o644)
+        assert drop.remove(entry)
+
+    def test_what_is_kept_aside_is_looked_at_no_more(self, drop: Drop, place: Path) -> None:
+        (place / ("n" * 255)).write_bytes(b"a photo")
+        assert drop.keep_aside(only(drop.scan()))
+        assert drop.scan() == []
+        kept = only_name(place)
+        assert kept.startswith(drop_module.ASIDE_PREFIX) and len(os.fsencode(kept)) <= 255
+
+
+def only_name(place: Path) -> str:
+    names = [each.name for each in place.iterdir()]
+    assert len(names) == 1, names
+    return names[0]
+
+
+class TestFloods:
+    @pytest.fixture
+    def flood(self, place: Path) -> Iterator[int]:
+        many = 2_000
+        directory = os.open(place, os.O_RDONLY)
+        try:
+            for number in range(many):
+                os.close(os.open(f"junk-{number}", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=directory))
+        finally:
+            os.close(directory)
+        yield many
+
+    def test_a_look_reads_so_many_and_the_next_one_reads_others(
+        self, drop: Drop, place: Path, flood: int
+    ) -> None:
+        look = drop.look(())
+        assert look.more and len(look.entries) == MAX_ENTRIES_A_SCAN
+        seen = {(entry.name, entry.stamp.ctime_ns) for entry in look.entries}
+        again = drop.look(seen)
+        assert not seen & {(entry.name, entry.stamp.ctime_ns) for entry in again.entries}
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_the_claim_of_another_account_lies_among_them(self, drop: Drop, place: Path, flood: int) -> None:
+        (place / "claim").write_bytes(SECRET)
+        os.chown(place / "claim", 12345, 12345)
+        os.utime(place / "claim", (1, 1))
+        (place / "newer").touch()
+        assert [entry.data for entry in drop.look(()).entries if entry.name == "claim"] == [SECRET]
+
+    def test_the_newest_comes_first(self, drop: Drop, place: Path, flood: int) -> None:
+        (place / "claim").write_bytes(SECRET)
+        os.utime(place / "claim", (1, 1))  # as `scp -p` of an old file does
+        assert drop.look(()).entries[0].name == "claim"
+
+    def test_large_files_are_not_all_held_in_memory(self, drop: Drop, place: Path) -> None:
+        for number in range(MAX_ENTRIES_A_SCAN):
+            (place / str(number)).write_bytes(b"x" * MAX_FILE_BYTES)
+        look = drop.look(())
+        assert look.more
+        assert sum(len(e.data) for e in look.entries) <= drop_module.MAX_BYTES_A_SCAN + MAX_FILE_BYTES * 2
+
+
+class TestTheDirectoryItself:
+    def test_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(ClaimdError) as caught:
+            Drop(str(tmp_path / "none"), Disk(), own_files=True).scan()
+        assert caught.value.problem.code is Code.DROP_DIRECTORY_MISSING
+
+    def test_replaced_by_a_link(self, drop: Drop, place: Path, tmp_path: Path) -> None:
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "secret").write_bytes(SECRET)
+        place.rmdir()
+        place.symlink_to(elsewhere)
+        with pytest.raises(ClaimdError) as caught:
+            drop.scan()
+        assert caught.value.problem.code is Code.DROP_DIRECTORY_MISSING
+
+    def test_renamed_and_made_anew(self, drop: Drop, place: Path) -> None:
+        place.rename(place.with_name("old"))
+        place.mkdir()
+        (place / "claim").write_bytes(SECRET)
+        assert only(drop.scan()).data == SECRET

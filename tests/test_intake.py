@@ -1,0 +1,392 @@
+"""Whatever people's programs do to the drop directory: claims come in once, keys never linger."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+import material
+from claimd.attempt import Outcome, Record
+from claimd.drop import ASIDE_PREFIX, Drop
+from claimd.durable import Disk
+from claimd.errors import Code
+from claimd.intake import SETTLED_SECONDS, Intake, Reception, Rules, take_in
+from claimd.ledger import Ledger
+from claimd.model import Layout
+from claimd.store import Store
+
+LATER = 10_000.0
+
+
+class World:
+    """A drop directory, the store beside it, and looks at a time that the test sets."""
+
+    def __init__(self, root: Path) -> None:
+        layout = Layout(str(root))
+        for path in (layout.state_directory, layout.drop_directory, layout.run_directory):
+            os.makedirs(path)
+        self.place = Path(layout.drop_directory)
+        self.store = Store(layout, Disk())
+        self.store.prepare()
+        self.drop = Drop(layout.drop_directory, Disk(), own_files=True)
+        self.ledger = Ledger()
+        self.rules = Rules()
+        self.elapsed = 100.0
+        # The real time: it is compared with the times of files.
+        self.now = datetime.now(timezone.utc)
+
+    def put(self, name: str, text: str | bytes, *, settled: bool = True) -> Path:
+        path = self.place / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        changed = datetime.fromtimestamp(path.stat().st_ctime, timezone.utc)
+        self.now = changed + timedelta(seconds=SETTLED_SECONDS + 1 if settled else 0)
+        return path
+
+    def look(self) -> Intake:
+        """One look of a pass of its own."""
+        reception = Reception(self.drop, self.store, self.rules, self.ledger)
+        found = reception.look(self.now, self.elapsed)
+        self.ledger = reception.ledger
+        return found
+
+    def names(self) -> list[str]:
+        return sorted(os.listdir(self.place))
+
+    def pair(self, *, life: float = 300) -> material.Pair:
+        now = datetime.now(timezone.utc).replace(microsecond=0)
+        return material.pair(not_before=now - timedelta(minutes=20), not_after=now + timedelta(seconds=life))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "root")
+
+
+def codes(found: Intake) -> dict[str, Code]:
+    return {name: problem.code for name, problem in found.problems.items()}
+
+
+def whole(pair: material.Pair) -> str:
+    return pair.certificate + pair.key
+
+
+class TestHabits:
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "claim.json",
+            "claim.json~",
+            ".claim.json.swp",
+            ".claim.json.Xy12Zz",
+            "claim.json.filepart",
+            "4913",
+            "Bildschirmfoto von heute früh.txt",
+            "a\nb\x1b[31m",
+            os.fsdecode(b"\xff\xfe"),
+            "n" * 255,
+        ],
+    )
+    def test_a_whole_claim_is_one_under_any_name(self, world: World, name: str) -> None:
+        pair = world.pair()
+        world.put(name, whole(pair))
+        found = world.look()
+        assert found.kept == (pair.claim,)
+        assert not found.problems and world.names() == []
+
+    @pytest.mark.parametrize("name", [".claim.Xy12Zz", "claim.filepart", "CLAIM.PART", "claim.tmp"])
+    def test_a_copy_in_progress_is_left_to_its_program_for_a_moment(self, world: World, name: str) -> None:
+        """rsync and WinSCP rename it when it is whole, and end with an error if it is gone."""
+        world.put(name, whole(world.pair()), settled=False)
+        found = world.look()
+        assert found.incomplete and not found.kept and not found.problems
+        assert found.due_seconds == SETTLED_SECONDS
+        assert world.names() == [name]
+
+    @pytest.mark.parametrize("name", ["claim~", ".claim.swp", "4913", ".claim.Xy12Zz", "claim.filepart"])
+    def test_nobody_is_told_about_what_programs_leave_behind(self, world: World, name: str) -> None:
+        world.put(name, "half of somethi")
+        assert not world.look().problems
+
+    @pytest.mark.parametrize("key_first", [True, False])
+    def test_one_file_after_the_other(self, world: World, key_first: bool) -> None:
+        pair = world.pair()
+        first, second = (pair.key, pair.certificate) if key_first else (pair.certificate, pair.key)
+        world.put("one", first)
+        found = world.look()
+        assert found.incomplete and set(codes(found)) == {"one"}
+        world.elapsed += 240  # minutes apart
+        world.put("two", second)
+        assert world.look().kept == (pair.claim,)
+        assert world.names() == []
+
+    def test_a_copy_that_was_interrupted_and_resumed(self, world: World) -> None:
+        pair = world.pair()
+        text = whole(pair)
+        path = world.put("claim", text[:500])
+        assert world.look().incomplete
+        with path.open("a") as file:
+            file.write(text[500:])
+        assert world.look().kept == (pair.claim,)
+
+    def test_a_second_claim_while_one_is_in_use(self, world: World) -> None:
+        one, two = world.pair(), world.pair(life=400)
+        world.put("one", whole(one))
+        assert world.look().kept == (one.claim,)
+        world.put("two", whole(two))
+        found = world.look()
+        assert found.kept == (two.claim,) and not found.destroyed
+
+    def test_the_same_claim_in_two_files(self, world: World) -> None:
+        pair = world.pair()
+        world.put("one", whole(pair))
+        world.put("two", whole(pair))
+        assert world.look().kept == (pair.claim,)
+        assert world.names() == []
+
+    def test_junk_beside_a_claim(self, world: World) -> None:
+        pair = world.pair()
+        world.put("claim", whole(pair))
+        world.put("notes.txt", "call Bob")
+        world.put("photo.jpg", b"\xff\xd8\xff\xe0" + b"x" * 100_000)
+        found = world.look()
+        assert found.kept == (pair.claim,)
+        assert codes(found) == {
+            "notes.txt": Code.CLAIM_NOT_RECOGNISED,
+            "photo.jpg": Code.CLAIM_FILE_TOO_LARGE,
+        }
+        assert world.names() == ["notes.txt", "photo.jpg"]
+
+
+class TestCopiesThatComeBack:
+    def taken(self, world: World) -> material.Pair:
+        pair = world.pair()
+        world.put("device.pem.crt", pair.key)
+        world.put("device.pem.key", pair.certificate)
+        assert world.look().kept == (pair.claim,)
+        return pair
+
+    def assert_destroyed(self, world: World, found: Intake, name: str) -> None:
+        assert not found.kept and not found.problems and not found.incomplete
+        assert found.destroyed[name].code is Code.CLAIM_ALREADY_TAKEN_IN
+        assert "already taken in; sed and chmod are not needed" in found.destroyed[name].happened
+        assert world.names() == []
+
+    def test_both_files_again(self, world: World) -> None:
+        pair = self.taken(world)
+        world.put("again", whole(pair))
+        self.assert_destroyed(world, world.look(), "again")
+
+    @pytest.mark.parametrize("part", ["key", "certificate"])
+    def test_one_half_that_sed_brought_back(self, world: World, part: str) -> None:
+        pair = self.taken(world)
+        world.put("half", getattr(pair, part))
+        self.assert_destroyed(world, world.look(), "half")
+
+    @pytest.mark.parametrize("part", ["key", "certificate"])
+    def test_after_the_claim_has_become_an_identity(self, world: World, part: str) -> None:
+        pair = self.taken(world)
+        world.store.destroy_claim(pair.claim.fingerprint)
+        outcome = Outcome(world.now, pair.claim.fingerprint, "active", "c0" * 32, "thing", None)
+        world.store.save_record(Record().with_outcome(outcome))
+        world.put("half", getattr(pair, part))
+        self.assert_destroyed(world, world.look(), "half")
+
+    def test_after_a_reboot_the_history_still_knows_it(self, world: World) -> None:
+        pair = self.taken(world)
+        world.store.destroy_claim(pair.claim.fingerprint)
+        outcome = Outcome(world.now, pair.claim.fingerprint, "active", "c0" * 32, "thing", None)
+        world.store.save_record(Record().with_outcome(outcome))
+        world.ledger = Ledger()
+        world.put("again", whole(pair))
+        self.assert_destroyed(world, world.look(), "again")
+
+    def test_a_claim_that_was_forgotten_is_a_new_one(self, world: World) -> None:
+        pair = self.taken(world)
+        world.store.destroy_claim(pair.claim.fingerprint)
+        world.put("again", whole(pair))
+        assert world.look().kept == (pair.claim,)
+
+    def test_files_that_a_crash_left_are_taken_again(self, world: World) -> None:
+        """The claim was kept, and the machine died before the file was removed."""
+        pair = world.pair()
+        world.store.secure_claim(pair.claim)
+        world.put("claim", whole(pair))
+        found = world.look()
+        assert found.kept == (pair.claim,) and not found.destroyed
+        assert world.names() == []
+
+
+class TestWhatIsNoClaim:
+    @pytest.fixture
+    def key(self, world: World) -> str:
+        return world.pair().key
+
+    def wait(self, world: World, seconds: float) -> Intake:
+        world.elapsed += seconds
+        return world.look()
+
+    @pytest.mark.parametrize("aside", [True, False])
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda key: key,
+            lambda key: key[: len(key) // 2],
+            lambda key: key.encode("utf-16"),
+            lambda key: b"b0VIM 9.0" + key.encode(),
+            lambda key: b"\x30\x82\x04\x00" + b"binary",
+            lambda key: "PRIVATE KEY",
+        ],
+        ids=["key", "half-a-key", "utf-16", "swap-file", "binary", "words"],
+    )
+    def test_keys_never_linger(
+        self, world: World, key: str, make: Callable[[str], str | bytes], aside: bool
+    ) -> None:
+        world.rules = Rules(keep_seconds=600, keep_aside=aside)
+        world.put("x", make(key))
+        world.look()
+        assert self.wait(world, 590).due_seconds == pytest.approx(10)
+        assert world.names() == ["x"]
+        self.wait(world, 10)
+        assert world.names() == []
+
+    def test_keys_of_two_claims(self, world: World) -> None:
+        world.put("cert", world.pair().certificate)
+        world.put("key", world.pair().key)
+        assert codes(world.look()) == {"cert": Code.CLAIM_KEY_MISMATCH, "key": Code.CLAIM_KEY_MISMATCH}
+        found = self.wait(world, 600)
+        assert {name: p.code for name, p in found.destroyed.items()} == {
+            "cert": Code.CLAIM_KEY_MISMATCH,
+            "key": Code.CLAIM_KEY_MISMATCH,
+        }
+        assert not found.problems and world.names() == []
+
+    def test_an_expired_claim_goes_at_once(self, world: World) -> None:
+        pair = world.pair(life=-60)
+        world.put("claim", whole(pair))
+        found = world.look()
+        assert found.expired == (pair.claim,) and world.names() == []
+        assert found.destroyed["claim"].code is Code.CLAIM_EXPIRED
+
+    def test_a_permanent_identity_has_its_grace(self, world: World) -> None:
+        made = material.device_pair()
+        world.put("both", whole(made))
+        assert codes(world.look()) == {"both": Code.CLAIM_IS_PERMANENT}
+        assert world.names() == ["both"]
+        assert self.wait(world, 600).destroyed["both"].code is Code.CLAIM_IS_PERMANENT
+
+    def test_other_files_are_removed(self, world: World) -> None:
+        world.put("notes.txt", "call Bob")
+        world.look()
+        found = self.wait(world, 600)
+        assert found.destroyed["notes.txt"].code is Code.CLAIM_NOT_RECOGNISED
+        assert world.names() == [] and not found.aside
+
+    def test_or_kept_aside(self, world: World) -> None:
+        world.rules = Rules(keep_seconds=600, keep_aside=True)
+        world.put("notes.txt", "call Bob")
+        world.look()
+        assert self.wait(world, 600).aside == {"notes.txt"}
+        assert [name.startswith(ASIDE_PREFIX) for name in world.names()] == [True]
+        assert not self.wait(world, LATER).problems
+
+    def test_a_change_begins_the_grace_anew(self, world: World) -> None:
+        world.put("notes.txt", "call Bob")
+        world.look()
+        world.elapsed += 599
+        world.put("notes.txt", "call Bob, and Ann")
+        world.look()
+        self.wait(world, 599)
+        assert world.names() == ["notes.txt"]
+        self.wait(world, 1)
+        assert world.names() == []
+
+    def test_a_clock_that_jumps_makes_nothing_old(self, world: World) -> None:
+        world.put("cert", world.pair().certificate)
+        world.look()
+        world.now += timedelta(days=20_000)
+        self.wait(world, 5)
+        assert world.names() == ["cert"]
+
+    def test_links_and_pipes_go_too(self, world: World) -> None:
+        (world.place / "link").symlink_to("/etc/passwd")
+        os.mkfifo(world.place / "fifo")
+        assert set(codes(world.look()).values()) == {Code.DROP_ENTRY_REFUSED}
+        self.wait(world, 600)
+        assert world.names() == [] and Path("/etc/passwd").exists()
+
+
+class TestFolders:
+    def test_a_claim_in_a_folder(self, world: World) -> None:
+        pair = world.pair()
+        world.put("claims/cert.pem", pair.certificate)
+        world.put("claims/key.pem", pair.key)
+        world.put("claims/README", "what this is")
+        found = world.look()
+        assert found.kept == (pair.claim,)
+        assert codes(found) == {"claims/README": Code.CLAIM_NOT_RECOGNISED}
+
+    def test_the_folder_goes_when_the_copying_is_over(self, world: World) -> None:
+        pair = world.pair()
+        world.put("claims/claim", whole(pair), settled=False)
+        found = world.look()
+        assert found.kept == (pair.claim,)
+        assert found.due_seconds is not None and found.due_seconds <= SETTLED_SECONDS
+        assert world.names() == ["claims"]
+        world.now += timedelta(seconds=SETTLED_SECONDS + 1)
+        again = world.look()
+        assert world.names() == []
+        assert not again.destroyed, "nobody brought anything back"
+
+    def test_a_half_in_a_folder_and_the_other_beside_it(self, world: World) -> None:
+        pair = world.pair()
+        world.put("claims/cert.pem", pair.certificate)
+        world.put("key.pem", pair.key)
+        assert world.look().kept == (pair.claim,)
+        assert world.names() == []
+
+    def test_what_is_still_missing_keeps_the_folder(self, world: World) -> None:
+        world.put("claims/one", whole(world.pair()))
+        world.put("claims/key.pem", world.pair().key)
+        found = world.look()
+        assert len(found.kept) == 1 and codes(found) == {"claims/key.pem": Code.CLAIM_CERTIFICATE_MISSING}
+        assert world.names() == ["claims"]
+        world.elapsed += 600
+        found = world.look()
+        assert found.destroyed["claims/key.pem"].code is Code.CLAIM_CERTIFICATE_MISSING
+        assert world.names() == []
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+    def test_one_that_root_has_to_sweep_is_named(self, world: World) -> None:
+        (world.place / ".claimd-sweep-0").mkdir()
+        world.now = datetime.now(timezone.utc) + timedelta(seconds=30)
+        assert not world.look().problems
+        world.now += timedelta(seconds=60)
+        (found,) = world.look().problems.values()
+        assert found.code is Code.FOLDER_NOT_SWEPT and "sudo claimd sweep" in found.remedy
+
+
+class TestModes:
+    def test_a_closed_file_is_taken(self, world: World) -> None:
+        pair = world.pair()
+        path = world.put("claim", whole(pair))
+        path.chmod(0o600)
+        assert world.look().kept == (pair.claim,)
+
+    def test_what_is_kept_is_closed(self, world: World) -> None:
+        pair = world.pair()
+        world.put("claim", whole(pair)).chmod(0o666)
+        world.look()
+        kept = Path(world.store.layout.state_directory) / "claims" / pair.claim.fingerprint / "private.key"
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+def test_one_look_without_a_memory(world: World) -> None:
+    pair = world.pair()
+    world.put("claim", whole(pair))
+    assert take_in(world.drop, world.store, world.now).kept == (pair.claim,)

@@ -1,0 +1,89 @@
+"""The sweep removes what was set aside, all of it, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from claimd.durable import Disk
+from claimd.sweep import MAX_DEPTH, PREFIX, Swept, remove_as_far_as_possible, sweep
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    path = tmp_path / "drop"
+    path.mkdir()
+    return path
+
+
+def test_only_what_was_set_aside(place: Path) -> None:
+    (place / f"{PREFIX}1").mkdir()
+    (place / f"{PREFIX}1" / "key").write_text("secret")
+    (place / f"{PREFIX}2").write_text("a file")
+    (place / "claim").write_text("stays")
+    (place / "claimd-sweep-3").mkdir()
+    assert sweep(Disk(), str(place)) == Swept(removed=3, left=0)
+    assert sorted(os.listdir(place)) == ["claim", "claimd-sweep-3"]
+
+
+def test_no_link_is_followed(place: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("stays")
+    (place / f"{PREFIX}1").symlink_to(outside)
+    (place / f"{PREFIX}2").mkdir()
+    (place / f"{PREFIX}2" / "link").symlink_to(outside)
+    assert sweep(Disk(), str(place)).left == 0
+    assert not os.listdir(place)
+    assert (outside / "precious").read_text() == "stays"
+
+
+def test_however_deep(place: Path) -> None:
+    path = place / f"{PREFIX}1"
+    for _ in range(MAX_DEPTH * 3):
+        path = path / "d"
+    path.mkdir(parents=True)
+    (path / "key").write_text("secret")
+    assert sweep(Disk(), str(place)).left == 0
+    assert not os.listdir(place)
+
+
+def test_a_directory_that_is_a_link_is_refused(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(place)
+    with pytest.raises(OSError):
+        sweep(Disk(), str(tmp_path / "link"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second account")
+class TestAnotherAccountsFolder:
+    UID = 12345
+
+    @pytest.fixture
+    def folder(self, place: Path) -> Path:
+        """Closed, as a technician's umask may have it."""
+        path = place / f"{PREFIX}1"
+        (path / "inner").mkdir(parents=True)
+        (path / "inner" / "key").write_text("secret")
+        for each in (path / "inner" / "key", path / "inner", path):
+            os.chown(each, self.UID, self.UID)
+            each.chmod(0o700)
+        return path
+
+    def test_its_neighbour_can_t_and_root_can(self, place: Path, folder: Path) -> None:
+        place.chmod(0o1777)
+        for each in (place.parent, *list(place.parents)[:4]):
+            each.chmod(each.stat().st_mode | 0o055)
+        child = os.fork()
+        if child == 0:
+            os.setgroups([])
+            os.setgid(self.UID + 1)
+            os.setuid(self.UID + 1)
+            directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+            os._exit(int(remove_as_far_as_possible(Disk(), directory, folder.name)))
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0, "it says that it could not"
+        assert (folder / "inner" / "key").exists()
+        assert sweep(Disk(), str(place)).left == 0
+        assert not os.listdir(place)
