@@ -356,10 +356,11 @@ class _Looking:
     # -- times
 
     def _age_by_wall(self, entry: Entry) -> float:
-        """In seconds. A time that lies ahead (the clock was set back) is long ago."""
+        """In seconds. A time that lies ahead is long ago."""
         changed = datetime.fromtimestamp(entry.stamp.ctime_ns / 1e9, timezone.utc)
         age = (self._now - changed).total_seconds()
-        return age if age >= 0 else SETTLED_SECONDS
+        # Two clocks of one machine differ by microseconds; what is more is a clock that was set back.
+        return max(age, 0.0) if age > -1 else SETTLED_SECONDS
 
     def _is_in_flight(self, entry: Entry) -> bool:
         if entry.is_folder or not _IN_FLIGHT.search(entry.name):
