@@ -70,6 +70,7 @@ class Stage:
         self.directory = directory
         self.sandbox = sandbox
         self.device = Device(directory / "root")
+        self.last_claim: dict[str, Any] = {}
         self.configure()
 
     def configure(self, **changes: Any) -> None:
@@ -93,6 +94,7 @@ answer_seconds = 1
         """Made by the sandbox and dropped."""
         made: dict[str, Any] = self.sandbox.create_claim(**how)
         self.device.put("claim.json", json.dumps(made))
+        self.last_claim = made
         return made
 
     def ask(self) -> Observed:
@@ -252,6 +254,12 @@ def _spare(stage: Stage) -> Observed:
 def _provisioned(stage: Stage) -> None:
     stage.claim()
     assert stage.device.provision()["exit"] == 0
+
+
+def _again(stage: Stage) -> Observed:
+    _provisioned(stage)
+    stage.device.put("again.json", json.dumps(stage.last_claim))
+    return stage.ask()
 
 
 def _not_needed(stage: Stage) -> Observed:
@@ -528,6 +536,7 @@ PROVOCATIONS = (
     Provocation(Code.CLAIM_NOT_YET_VALID, "a claim from the future", _early),
     Provocation(Code.CLAIM_IS_PERMANENT, "a device certificate", _permanent),
     Provocation(Code.CLAIM_SUPERSEDED, "sandbox", _spare),
+    Provocation(Code.CLAIM_ALREADY_TAKEN_IN, "the same claim again", _again),
     Provocation(Code.CLAIM_NOT_NEEDED, "sandbox", _not_needed),
     Provocation(Code.NOT_CONFIGURED, "claimd.toml", _not_configured),
     Provocation(Code.CONFIG_INVALID, "claimd.toml", _misspelt),
@@ -575,6 +584,8 @@ PROVOCATIONS = (
 
 # The others, and how each of them is provoked.
 ELSEWHERE: Mapping[Code, str] = {
+    Code.DROP_NOT_ALLOWED: "tests/test_cli_drop.py: an account that may not write there",
+    Code.FOLDER_NOT_SWEPT: "tests/test_intake.py: a folder that has waited for a minute",
     Code.PASS_TIMED_OUT: "tests/test_service.py: a worker that hangs, with shorter limits",
     Code.INTERNAL_ERROR: "no input is known that does it; tests/test_verdict.py reads one",
 }

@@ -192,6 +192,9 @@ def _with_leftovers(result: Result, intake: Intake) -> Result:
     if result.exit is Exit.NOTHING_TO_DO and result.problem is None and intake.problems:
         found = next(iter(intake.problems.values()))
         return replace(result, exit=found.exit, problem=found, after_seconds=after)
+    again = [each for each in intake.destroyed.values() if each.code is Code.CLAIM_ALREADY_TAKEN_IN]
+    if result.exit is Exit.NOTHING_TO_DO and result.problem is None and again:
+        return replace(result, problem=again[0], after_seconds=after)
     return replace(result, after_seconds=after)
 
 
