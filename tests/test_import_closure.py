@@ -15,6 +15,7 @@ from device import Device, wait_for
 # Each is megabytes, or a program that a service of years has no use for.
 FORBIDDEN = (
     "argparse",
+    "ast",
     "asyncio",
     "awscrt",
     "awsiot",
@@ -22,8 +23,11 @@ FORBIDDEN = (
     "cryptography",
     "datetime",
     "email",
+    "hashlib",
     "http",
     "pydantic",
+    "random",
+    "secrets",
     "ssl",
     "subprocess",
     "systemd",

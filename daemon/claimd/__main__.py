@@ -12,11 +12,14 @@ def main() -> int:
     arguments = sys.argv[1:]
     watcher = _watcher_arguments(arguments)
     if watcher is not None:
-        from .model import Layout
+        from .spare import spare
+
+        spare("inspect")
+        from .model import Layout, rebased
         from .service import run
 
         root, config_file = watcher
-        return run(Layout(root), config_file)
+        return run(Layout(rebased(root)), config_file)
     from .cli import main as command_line
 
     return command_line(arguments)
@@ -31,10 +34,8 @@ def _watcher_arguments(arguments: list[str]) -> tuple[str, str | None] | None:
         rest = rest[2:]
     if rest != ["run"]:
         return None
-    from .model import rebased
-
     root = options["--root"]
-    return rebased(os.path.abspath(root) if root else ""), options["--config"]
+    return os.path.abspath(root) if root else "", options["--config"]
 
 
 if __name__ == "__main__":

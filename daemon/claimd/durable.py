@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -88,7 +87,7 @@ class File:
 
 
 def _random_token() -> str:
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 class Disk:

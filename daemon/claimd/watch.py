@@ -13,8 +13,9 @@ import stat
 import sys
 import threading
 from dataclasses import dataclass
-from types import ModuleType
 from typing import TYPE_CHECKING
+
+from .spare import spare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,20 +197,9 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _new_observer() -> BaseObserver:
-    """watchdog 4 to 7 import ctypes.util and never use it. It brings subprocess, shutil, tempfile, random
-    and three compressors: 1.5 MB of a service that lives for years, so an empty one stands in for it.
-    """
-    spare = "ctypes.util" not in sys.modules
-    if spare:
-        sys.modules["ctypes.util"] = ModuleType("ctypes.util")
-    try:
-        from watchdog.observers.inotify import InotifyObserver
-    except AttributeError:  # a watchdog that does use it
-        sys.modules.pop("ctypes.util")
-        from watchdog.observers.inotify import InotifyObserver
-    else:
-        if spare:
-            del sys.modules["ctypes.util"]
+    spare("ctypes.util")
+    from watchdog.observers.inotify import InotifyObserver
+
     return InotifyObserver()
 
 
