@@ -119,6 +119,8 @@ PLACES = {
     "run_directory": "/run/claimd",
     "status_file": "/run/claimd/status.json",
     "supervisor_file": "/run/claimd/supervisor.json",
+    "hooks_directory": "/etc/claimd/hooks.d",
+    "hooks_state_directory": "/var/lib/claimd-hooks",
 }
 
 
