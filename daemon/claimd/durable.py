@@ -223,7 +223,7 @@ class Disk:
         # Larger than a record or a certificate, so that the last free block is not mistaken for room;
         # as many as will be needed, for a file system can run out of inodes as well. Not zeros: a file
         # system that compresses would need no room for them.
-        data = secrets.token_bytes(32768)
+        data = os.urandom(32768)
         self._calls.mkdir(path, 0o700)
         try:
             for number in range(files):
