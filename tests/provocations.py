@@ -584,6 +584,7 @@ PROVOCATIONS = (
 
 # The others, and how each of them is provoked.
 ELSEWHERE: Mapping[Code, str] = {
+    Code.CLOCK_WRONG: "tests/test_ready.py: a clock of 1970",
     Code.DROP_NOT_ALLOWED: "tests/test_cli_drop.py: an account that may not write there",
     Code.FOLDER_NOT_SWEPT: "tests/test_intake.py: a folder that has waited for a minute",
     Code.PASS_TIMED_OUT: "tests/test_service.py: a worker that hangs, with shorter limits",

@@ -407,6 +407,13 @@ _CATALOGUE: dict[Code, Explanation] = {
         "the file system lost or changed data",
         "keep the folder, and " + _NEW_CLAIM + "; the device gets a new identity beside it",
     ),
+    Code.CLOCK_WRONG: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "this device's clock says {now}, which is years behind",
+        "it has no battery, or has not been set since the device was switched on",
+        "set the clock: `sudo timedatectl set-ntp true`, or by hand: `sudo date -u -s {example}`",
+    ),
     Code.DISK_FULL: Explanation(
         Kind.RETRY,
         Exit.DISK,

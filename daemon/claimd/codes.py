@@ -95,6 +95,7 @@ class Code(str, Enum):
     IDENTITY_UNPROVEN = "identity-unproven"
     IDENTITY_DAMAGED = "identity-damaged"
     # this machine
+    CLOCK_WRONG = "clock-wrong"
     DISK_FULL = "disk-full"
     DISK_READ_ONLY = "disk-read-only"
     DISK_FAILED = "disk-failed"

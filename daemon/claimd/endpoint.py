@@ -24,6 +24,11 @@ _OTHER_SERVICE = re.compile(rf"(?:[a-z0-9-]+\.(?:credentials|jobs)\.)?iot\.{_REG
 _IN_REGION = re.compile(rf"[.-]({_REGION})\.(?:vpce\.)?{_DOMAIN}\Z")
 _ADDRESS = re.compile(r"\d+(\.\d+){3}")
 
+# The port on which AWS IoT Core takes MQTT from a client that asks for it by this name (AWS IoT developer
+# guide, "Device communication protocols").
+ALPN_PORT = 443
+ALPN_PROTOCOL = "x-amzn-mqtt-ca"
+
 _ASK = "aws iot describe-endpoint --endpoint-type iot:Data-ATS"
 
 

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from . import attempt as table
 from . import config, facts, system
+from .answering import Answers
 from .attempt import Record
 from .connect import InterruptedPassError
 from .drop import Drop
@@ -30,14 +32,20 @@ from .provision import Pass, Result, Settings, World
 from .report import status_document
 from .settings import DropSettings, Timeouts
 from .store import LockedError, Store
+from .watch import entries
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .fleet import Transport
 
 log = logging.getLogger(__name__)
 
 # After trouble with the disk or the drop directory.
 STALE_LOOK_SECONDS = 30.0
+# Before any claim: whether the device is ready is looked at again after so long, when nothing changes before.
+NOT_READY_SECONDS = 60.0
+READY_SECONDS = 3600.0
 # While another pass holds the lock.
 LOCKED_LOOK_SECONDS = 2.0
 
@@ -160,7 +168,9 @@ def _pass(request: Request, store: Store, outside: Outside) -> Result:
     publisher = _Publisher(request.layout, store, world.now)
     try:
         patience = Patience(configuration.grace_seconds(), request.stopping)
-        intake, _ = look(drop, store, configuration.rules(), patience, world.now)
+        rules = configuration.rules()
+        intake, ledger = look(drop, store, rules, patience, world.now)
+        publisher.answers.looked(intake, ledger, rules)
         publisher.intake = intake
         system.give_up_capabilities()
         result = Pass(replace(world, publish=publisher.publish), intake).run()
@@ -174,7 +184,36 @@ def _pass(request: Request, store: Store, outside: Outside) -> Result:
         result = Result(found.exit, found, STALE_LOOK_SECONDS, _record_or_none(store))
     result = _with_leftovers(result, intake)
     publisher.publish(result.record, result.problem)
-    return result
+    if request.by_hand or publisher.identity is not None or _is_busy(intake, result.record):
+        return result
+    return _say_whether_ready(request, result, publisher, outside)
+
+
+def _is_busy(intake: Intake, record: Record) -> bool:
+    """Whether there is something else to say than whether the device is ready for a claim."""
+    if intake.kept or intake.problems or intake.destroyed or intake.incomplete:
+        return True
+    return record.attempt is not None and record.attempt.state not in table.ENDED
+
+
+def _say_whether_ready(request: Request, result: Result, publisher: _Publisher, outside: Outside) -> Result:
+    """Before any claim: look at the way that it would go. A claim that comes meanwhile ends the looking."""
+    from . import ready  # it brings ssl, which a pass with a claim needs only in trouble
+
+    layout, found = request.layout, result.problem
+    if found is None:
+        before = entries(layout.drop_directory)
+        diagnose = ready.diagnose_port if outside.transport is None else outside.transport(1.0).diagnose
+        came, found = ready.trouble_unless(
+            lambda: request.stopping() or entries(layout.drop_directory) != before,
+            lambda: ready.trouble(layout, request.config_file, outside.now(), diagnose),
+        )
+        if not came:
+            return result
+    publisher.answers.tell_readiness(outside.now(), found)
+    again = READY_SECONDS if found is None else NOT_READY_SECONDS
+    after = again if result.after_seconds is None else min(again, result.after_seconds)
+    return replace(result, after_seconds=after)
 
 
 def _record_or_none(store: Store) -> Record:
@@ -229,11 +268,17 @@ class _Publisher:
         self._store = store
         self._now = now
         self.intake = Intake((), (), {}, incomplete=False, signature=frozenset())
+        self.answers = Answers(layout, store)
+        self.identity: Mapping[str, Any] | None = None
 
     def publish(self, record: Record, trouble: Problem | None) -> None:
         """Never raises: what is said must not stand in the way of what is done."""
         try:
-            self._store.write_status(self._document(record, trouble))
+            document = self._document(record, trouble)
+            self.identity = document["identity"]
+            held = frozenset(claim["fingerprint"] for claim in document["claims"])
+            self.answers.tell(self._now(), record, self.identity, held)
+            self._store.write_status(document)
         except OSError as error:
             found = disk_problem(error, self._layout.status_file)
             log.warning("the status can't be written: %s", found.happened)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from awscrt import io, mqtt5
 
 from . import preflight
+from .endpoint import ALPN_PORT, ALPN_PROTOCOL
 from .errors import Problem
 from .fleet import MAX_PAYLOAD_BYTES, Credentials, LinkError, Topics, Trouble
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
     from .model import Secret
 
-ALPN_PORT = 443
-ALPN_PROTOCOL = "x-amzn-mqtt-ca"  # AWS IoT developer guide, "Device communication protocols"
 KEEP_ALIVE_SECONDS = 30  # the service's minimum; a pass is over sooner
 # A blackholed address must not eat a five-minute claim.
 TCP_CONNECT_MILLISECONDS = 4000

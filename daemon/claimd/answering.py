@@ -1,0 +1,118 @@
+"""Keeps the result directory true: what is said for each drop, and whether the device is ready for one.
+
+Invariant: an answer never stands in the way of the work: what can't be written is logged once and left.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from . import answer, looking
+from . import attempt as table
+from .answer import Scene
+from .durable import disk_problem
+from .errors import Code
+from .ledger import Ledger, Taken
+from .model import short, spoken
+from .result import ResultDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from .attempt import Record
+    from .errors import Problem
+    from .intake import Intake, Rules
+    from .model import Layout
+    from .store import Store
+
+log = logging.getLogger(__name__)
+
+# The last claims of the ledger are followed; an older one has its last answer.
+CLAIMS_FOLLOWED = 8
+
+
+class Answers:
+    """The answers of one pass."""
+
+    def __init__(self, layout: Layout, store: Store) -> None:
+        self._drop_directory = layout.drop_directory
+        self._path = layout.result_directory
+        self._directory = ResultDirectory(layout.result_directory, store.disk)
+        self._intake: Intake | None = None
+        self._ledger = Ledger()
+        self._keep_seconds = 0.0
+        self._failed = False
+
+    def looked(self, intake: Intake, ledger: Ledger, rules: Rules) -> None:
+        """From now on there is something to tell."""
+        self._intake, self._ledger, self._keep_seconds = intake, ledger, rules.keep_seconds
+
+    def tell(
+        self, now: datetime, record: Record, identity: Mapping[str, Any] | None, held: frozenset[str]
+    ) -> None:
+        """Answer to what lies in the drop directory, and to the claims that came from there."""
+        if self._intake is None:
+            return
+        scene = Scene(now, record, identity, held, self._drop_directory)
+        answers: dict[str, list[str]] = {}
+        for taken in self._ledger.taken[-CLAIMS_FOLLOWED:]:
+            answers.update(dict.fromkeys(taken.names, answer.of_claim(taken, scene)))
+        # What lies there now comes last: the name may have been another file's before.
+        answers.update({n: answer.of_file(p, self._left(n)) for n, p in self._intake.problems.items()})
+        for name, found in self._intake.destroyed.items():
+            answers[name] = answer.of_destroyed(found, aside=name in self._intake.aside)
+        self._write(dict(reversed(answers.items())), self._latest(self._intake, answers, scene), now)
+
+    def tell_readiness(self, now: datetime, trouble: Problem | None) -> None:
+        """When nothing was dropped and nothing is under way. The answer to a drop stays for a while."""
+        if not self._directory.tells_of_a_drop(now):
+            self._write({}, answer.of_readiness(trouble, self._drop_directory), now)
+
+    def _latest(self, intake: Intake, answers: Mapping[str, list[str]], scene: Scene) -> list[str] | None:
+        if intake.kept:
+            return answer.of_claim(self._taken(intake.kept[-1].fingerprint), scene)
+        if intake.problems:
+            first = min(intake.problems, key=lambda name: (answers[name][0] != "WAITING", name))
+            return answers[first]
+        if intake.destroyed:
+            return self._latest_of_destroyed(intake, answers, scene)
+        attempt = scene.record.attempt
+        if attempt is not None and attempt.claim is not None and attempt.state not in table.ENDED:
+            unknown = Taken(attempt.claim.fingerprint, "", (), spoken(attempt.claim.not_after))
+            return answer.of_claim(self._taken(attempt.claim.fingerprint, unknown), scene)
+        if scene.identity is None or self._directory.tells_of_a_drop(scene.now):
+            return None
+        done = [t for t in self._ledger.taken if any(o.claim == t.fingerprint for o in scene.record.history)]
+        return answer.of_claim(done[-1], scene) if done else answer.of_identity(scene.identity)
+
+    def _latest_of_destroyed(
+        self, intake: Intake, answers: Mapping[str, list[str]], scene: Scene
+    ) -> list[str]:
+        name, found = next(iter(intake.destroyed.items()))
+        if found.code is not Code.CLAIM_ALREADY_TAKEN_IN:
+            return answers[name]
+        # How far the claim has come says more than that its copy was not needed; both are said.
+        for taken in self._ledger.taken:
+            if short(taken.fingerprint) == found.fields["claim"]:
+                return [*answer.of_claim(taken, scene), "", *answers[name][2:]]
+        return answers[name]
+
+    def _taken(self, fingerprint: str, otherwise: Taken | None = None) -> Taken:
+        found = [each for each in self._ledger.taken if each.fingerprint == fingerprint]
+        return found[0] if found else otherwise or Taken(fingerprint, "", (), "")
+
+    def _left(self, name: str) -> float | None:
+        seen = self._ledger.seen.get(name)
+        return None if seen is None else max(0.0, self._keep_seconds - (looking.elapsed() - seen.at))
+
+    def _write(self, answers: Mapping[str, list[str]], latest: list[str] | None, now: datetime) -> None:
+        try:
+            self._directory.write(answers, latest, now)
+            self._directory.age_out(now)
+        except OSError as error:
+            if not self._failed:
+                found = disk_problem(error, self._path)
+                log.warning("the result directory can't be written: %s", found.happened)
+            self._failed = True

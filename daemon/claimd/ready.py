@@ -1,0 +1,68 @@
+"""Whether a claim that is dropped now would become an identity: what can be known without one.
+
+Invariant: nothing is changed and no claim is used. The checks are those of a pass, in its order: clock,
+configuration, parameters, roots, then the name, the port and TLS of the endpoint.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from . import config, endpoint, facts, preflight
+from .connect import PORT_TROUBLES
+from .errors import ClaimdError, Code, Problem, problem
+from .model import spoken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .model import Layout
+
+# No clock that is right can be before this program was made.
+EARLIEST = datetime(2025, 1, 1, tzinfo=timezone.utc)
+
+
+def diagnose_port(host: str, port: int, roots: bytes) -> Problem | None:
+    return preflight.diagnose(
+        host, port, roots, endpoint.ALPN_PROTOCOL if port == endpoint.ALPN_PORT else None
+    )
+
+
+def trouble(
+    layout: Layout,
+    config_file: str | None,
+    now: datetime,
+    diagnose: Callable[[str, int, bytes], Problem | None] = diagnose_port,
+) -> Problem | None:
+    """What a claim would fail of, or None. Takes some seconds where the network is silent."""
+    if now < EARLIEST:
+        return problem(Code.CLOCK_WRONG, now=spoken(now), example="2026-12-31 23:59:59")
+    try:
+        loaded = config.load(layout, config_file)
+        facts.resolve_parameters(loaded.config, layout)
+        roots = config.root_certificates(loaded.config, layout)
+    except ClaimdError as error:
+        return error.problem
+    found: Problem | None = None
+    for port in loaded.config.ports:
+        this = diagnose(loaded.config.endpoint, port, roots)
+        if this is None:
+            return None
+        found = found or this
+        if this.code not in PORT_TROUBLES:
+            break
+    return found
+
+
+def trouble_unless(
+    interrupted: Callable[[], bool], ask: Callable[[], Problem | None], every_seconds: float = 0.1
+) -> tuple[bool, Problem | None]:
+    """(whether the answer came, the answer): given up as soon as there is something better to do."""
+    answers: list[Problem | None] = []
+    thread = threading.Thread(target=lambda: answers.append(ask()), name="ready", daemon=True)
+    thread.start()
+    while thread.is_alive() and not interrupted():
+        thread.join(every_seconds)
+    return (True, answers[0]) if answers else (False, None)

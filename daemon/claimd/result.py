@@ -1,0 +1,92 @@
+"""The result directory, which technicians read: one short text a drop, and latest.txt.
+
+    result/<name of the dropped file>.txt      0640, the directory's group: claimd-drop
+    result/latest.txt                          the same text for what happened last; READY or NOT READY before
+
+Invariant: an answer is replaced whole, and only when it says something new; the directory holds a bounded
+number of bounded texts. Whoever writes answers goes on when they can't be written.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+from . import answer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .durable import Disk
+
+MODE = 0o640
+KEPT = timedelta(days=7)
+MAX_ANSWERS = 200
+# A pass that meets a flood answers to so many files.
+MAX_ANSWERS_A_PASS = 32
+_MAX_ANSWER_BYTES = 16 * 1024
+
+
+class ResultDirectory:
+    def __init__(self, path: str, disk: Disk) -> None:
+        self._path = path
+        self._disk = disk
+        self._prepared = False
+
+    def write(self, answers: Mapping[str, list[str]], latest: list[str] | None, now: datetime) -> None:
+        """`answers`: by the name of the dropped file. Raises OSError."""
+        self._prepare()
+        texts = {answer.file_name(name): lines for name, lines in list(answers.items())[:MAX_ANSWERS_A_PASS]}
+        if latest is not None:
+            texts[answer.LATEST] = latest
+        for name, lines in texts.items():
+            self._write(name, answer.text(lines, now))
+
+    def age_out(self, now: datetime) -> None:
+        """Old answers go, and the oldest of too many. Raises OSError."""
+        self._prepare()
+        with os.scandir(self._path) as entries:
+            found = sorted(
+                (entry.stat(follow_symlinks=False).st_mtime, entry.name)
+                for entry in entries
+                if entry.name != answer.LATEST
+            )
+        oldest = (now - KEPT).timestamp()
+        for number, (changed, name) in enumerate(found):
+            if changed < oldest or len(found) - number > MAX_ANSWERS:
+                self._disk.remove_file(os.path.join(self._path, name))
+
+    def tells_of_a_drop(self, now: datetime) -> bool:
+        """Whether latest.txt answers a drop of the last minutes: somebody still has to read it."""
+        path = os.path.join(self._path, answer.LATEST)
+        try:
+            with open(path, "rb") as file:
+                word = file.readline(64).strip()
+                changed = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, timezone.utc)
+        except OSError:
+            return False
+        return word not in (b"READY", b"NOT READY", b"DONE") and abs(now - changed) < answer.REMEMBERED
+
+    def _prepare(self) -> None:
+        if self._prepared:
+            return
+        # Made by tmpfiles on a device, with its own group; this is for --root and a lost directory.
+        self._disk.make_directory(self._path, 0o2750)
+        self._disk.sweep(self._path)
+        self._prepared = True
+
+    def _write(self, name: str, text: bytes) -> None:
+        path = os.path.join(self._path, name)
+        try:
+            with open(path, "rb") as file:
+                before = file.read(_MAX_ANSWER_BYTES)
+        except OSError:
+            before = b""
+        # The last line is the time: an answer that says the same keeps the one it had.
+        if _without_time(before) != _without_time(text):
+            self._disk.write_volatile(path, text, MODE)
+
+
+def _without_time(text: bytes) -> bytes:
+    return text.rstrip(b"\n").rpartition(b"\n")[0]
