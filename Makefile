@@ -81,6 +81,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generat
 lock: $(DEVELOPMENT) ## resolve the locked dependencies anew (add UPGRADE=--upgrade for newer versions)
 	$(LOCK) $(UPGRADE) requirements/build.in -o requirements/build.lock
 	$(LOCK) $(UPGRADE) pyproject.toml --extra sandbox -o requirements/demo.lock
+	$(LOCK) $(UPGRADE) pyproject.toml -c requirements/demo.lock -o requirements/device.lock
 	$(LOCK) $(UPGRADE) pyproject.toml --extra dev --extra systemd -c requirements/demo.lock -o requirements/dev.lock
 
 .PHONY: clean
