@@ -7,7 +7,7 @@ import string
 import pytest
 
 from claimd.errors import CATALOGUE, Code, Exit, Kind, general, problem
-from claimd.report import explained, explained_list
+from claimd.screen import explained, explained_list
 from claimd.words import COLUMNS
 from provocations import fields
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from . import __version__, cli_config, cli_drop, cli_hooks, cli_provision, cli_status
 from .errors import ClaimdError, Exit
 from .model import Layout, rebased
-from .terminal import complain
+from .terminal import complain, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,6 +23,7 @@ GROUPS = (cli_provision, cli_drop, cli_status, cli_config, cli_hooks)
 
 
 def main(arguments: Sequence[str]) -> int:
+    prepare()
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:

@@ -1,27 +1,45 @@
-"""The commands that tell: status, explain."""
+"""The commands that tell: status, wait, explain."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from .errors import Code, Exit, printable
-from .terminal import now, read_document
+from .terminal import Live, columns, now, say, status, unseen
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .model import Layout
     from .terminal import Commands
+    from .waiting import Ending
+
+# Between two looks at the files that the service writes: a stat and a read each.
+LOOK_SECONDS = 0.2
+DEFAULT_WAIT = "5m"  # as long as a claim lives
 
 
 def add_to(commands: Commands) -> None:
-    status = commands.add_parser("status", help="what this device has, does and needs")
-    status.add_argument(
-        "--json", action="store_true", help='print the document ("schema": 1) instead of text'
+    shown = commands.add_parser("status", help="what this device has, does and needs")
+    how = shown.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help='print the document ("schema": 1) instead of text')
+    how.add_argument("--follow", action="store_true", help="stay and show every change, until Ctrl-C")
+    shown.set_defaults(command=_status)
+
+    wait = commands.add_parser(
+        "wait",
+        help="wait until a claim has become the identity, or can't",
+        description="Wait for a claim, by default for the newest drop. Ends 0: it became the identity; 3: it"
+        " did not, the old identity serves; 65: it can't be used; 69: AWS refused it, or somebody has to act;"
+        " 124: time is up.",
     )
-    status.set_defaults(command=_status)
+    wait.add_argument("fingerprint", nargs="?", metavar="FINGERPRINT", help="the claim, as status names it")
+    wait.add_argument("--timeout", default=DEFAULT_WAIT, metavar="TIME", help="90s, 5m, 1h (default 5m)")
+    wait.set_defaults(command=_wait)
 
     explain = commands.add_parser("explain", help="what a failure's code means and what to do")
     explain.add_argument("code", nargs="?", help="a code as status prints it; default: this device's problem")
@@ -30,47 +48,103 @@ def add_to(commands: Commands) -> None:
 
 
 def _status(options: argparse.Namespace, layout: Layout) -> int:
-    from .report import status_lines
-
-    document = _document(layout)
+    if options.follow:
+        _Progress(layout).follow(lambda document: None)
+        return Exit.OK
+    document = status(layout)
     if options.json:
         print(json.dumps(document, indent=2))
-    else:
-        print("\n".join(status_lines(document, now())))
+        return Exit.OK
+    from .screen import status_lines
+
+    say(status_lines(document, now(), columns(sys.stdout)))
     return Exit.OK
 
 
-def _document(layout: Layout) -> dict[str, Any]:
-    from .report import merged
+class _Progress:
+    """The status as it changes: drawn over itself on a terminal, else a line a change."""
 
-    worker = read_document(layout.status_file)
-    watcher = read_document(layout.supervisor_file)
-    document = merged(worker, watcher if _alive(watcher) else None)
-    document.setdefault("drop_directory", layout.drop_directory)
-    return document
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._live = Live() if Live.possible() else None
+        self._before: dict[str, Any] | None = None
+
+    def follow(
+        self, over: Callable[[dict[str, Any]], Ending | None], seconds: float | None = None
+    ) -> Ending | None:
+        """Until `over` says so, `seconds` are over (None), or Ctrl-C (None)."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        try:
+            while True:
+                document = status(self._layout)
+                self._show(document)
+                ending = over(document)
+                if ending is not None:
+                    return ending
+                if deadline is not None and time.monotonic() >= deadline:
+                    return None
+                time.sleep(LOOK_SECONDS)
+        except KeyboardInterrupt:
+            return None
+
+    def _show(self, document: dict[str, Any]) -> None:
+        from .screen import changes, status_lines
+
+        if self._live is not None:
+            self._live.draw(status_lines(document, now(), columns(sys.stdout)))
+        elif document != self._before:
+            lines = changes(self._before, document, now())
+            if lines:
+                say(lines)
+        self._before = document
 
 
-def _alive(watcher: dict[str, Any] | None) -> bool:
-    """A watcher that was killed left its file behind."""
-    pid = watcher.get("pid") if watcher else None
-    if not isinstance(pid, int) or pid <= 0:
-        return False
+def _wait(options: argparse.Namespace, layout: Layout) -> int:
+    from . import waiting
+
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # it is there and belongs to somebody else
-    return True
+        seconds = waiting.seconds(options.timeout)
+        wanted = None if options.fingerprint is None else waiting.fingerprint(options.fingerprint)
+    except ValueError as error:
+        print(f"claimd wait: {error}", file=sys.stderr)
+        return Exit.USAGE
+    return wait_for(layout, wanted, seconds)
+
+
+def wait_for(layout: Layout, fingerprint: str | None, seconds: float) -> int:
+    """Wait for a claim with progress on standard output; for `wait` and `put --wait`."""
+    from . import waiting
+
+    first = status(layout)
+    goal = waiting.goal(first, unseen(layout, first), fingerprint)
+    if first["service"] is None:
+        print("claimd: the service is not running; start it: sudo systemctl start claimd", file=sys.stderr)
+
+    def over(document: dict[str, Any]) -> Ending | None:
+        return waiting.ending(document, unseen(layout, document), goal)
+
+    ending = _Progress(layout).follow(over, seconds)
+    if ending is None:
+        print(f"claimd: time is up after {seconds:g} s; see: claimd status", file=sys.stderr)
+        return Exit.TIMEOUT
+    if ending.exit is Exit.OK:
+        print(ending.sentence)
+        return ending.exit
+    print(f"claimd: {ending.sentence}", file=sys.stderr)
+    if ending.problem is not None:
+        from .screen import told
+
+        say(told(ending.problem), sys.stderr)
+    return ending.exit
 
 
 def _explain(options: argparse.Namespace, layout: Layout) -> int:
-    from .report import explained, explained_list
+    from .screen import explained, explained_list
 
     if options.list:
-        print("\n".join(explained_list()))
+        say(explained_list())
         return Exit.OK
-    found = _problem_now(layout)
+    found: dict[str, Any] | None = status(layout)["problem"]
     name: str | None = options.code or (str(found["code"]) if found else None)
     if name is None:
         print("nothing is wrong now; all failures: claimd explain --list")
@@ -80,12 +154,5 @@ def _explain(options: argparse.Namespace, layout: Layout) -> int:
     except ValueError:
         print(f"claimd: there is no failure {printable(name)!r}; see: claimd explain --list", file=sys.stderr)
         return Exit.USAGE
-    here = found if found is not None and found["code"] == name else None
-    print("\n".join(explained(code, here)))
+    say(explained(code, found if found is not None and found["code"] == name else None))
     return Exit.OK
-
-
-def _problem_now(layout: Layout) -> dict[str, Any] | None:
-    """What status shows on this device."""
-    found: dict[str, Any] | None = _document(layout)["problem"]
-    return found

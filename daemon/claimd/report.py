@@ -1,24 +1,23 @@
-"""What claimd says: status.json, one screen for a person, one line for the watcher. Pure.
+"""What claimd says: status.json, and the document that `claimd status --json` prints. Pure.
 
-Invariant: every sentence is made from the same document that `status --json` prints, so that
-text and JSON can't disagree. No secret reaches this module.
+Invariant: its members are those of status.schema.json, which is versioned: within schema 1 members may
+come, none may go or change its meaning. No secret reaches this module.
 """
 
 from __future__ import annotations
 
-import textwrap
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from . import attempt as table
 from .attempt import Attempt, Record, State
-from .errors import Code, Exit, Kind, Problem, general, printable, problem
+from .errors import Code, Problem, printable, problem
 from .model import DeviceState, short, spoken
 from .record import outcome_to_json, time_to_json
-from .words import COLUMNS, labelled, wrapped
+from .words import labelled, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 STATUS_SCHEMA = 1
 _WAITING_CODES = frozenset(
@@ -110,10 +109,17 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def merged(worker: Mapping[str, Any] | None, watcher: Mapping[str, Any] | None) -> dict[str, Any]:
+def merged(
+    worker: Mapping[str, Any] | None,
+    watcher: Mapping[str, Any] | None,
+    *,
+    drop_directory: str,
+    dropped: Sequence[str] | None,
+) -> dict[str, Any]:
     """`claimd status --json`: the worker's document with the watcher's beside it, under `service`.
 
     A device that nothing was dropped on yet has no worker's document: then the state is made here.
+    `dropped`: the names that lie in the drop directory now, None when it can't be listed.
     """
     document: dict[str, Any] = {
         "schema": STATUS_SCHEMA,
@@ -126,13 +132,28 @@ def merged(worker: Mapping[str, Any] | None, watcher: Mapping[str, Any] | None) 
         "problem": None,
         "notes": [],
         "history": [],
+        "drop_directory": drop_directory,
     }
     if worker is not None:
         document.update(worker)
+    document["dropped"] = None if dropped is None else [printable(name) for name in sorted(dropped)]
+    if dropped is not None:
+        # What was taken away since the last pass looked is no longer there to complain about.
+        there = set(document["dropped"])
+        document["drop"] = [one for one in document["drop"] if _outer(one["file"]) in there]
     document["service"] = None if watcher is None else dict(watcher)
     if watcher is not None and document["problem"] is None:
         document["problem"] = _service_problem(watcher)
     return document
+
+
+def _outer(name: str) -> str:
+    """The folder of a file in a folder."""
+    return name.partition("/")[0]
+
+
+# A pass that ended so could not write its own status.
+_NO_WORD_OF_THE_WORKER = (Code.PASS_CRASHED.value, Code.PASS_TIMED_OUT.value)
 
 
 def _service_problem(watcher: Mapping[str, Any]) -> Any:
@@ -141,81 +162,9 @@ def _service_problem(watcher: Mapping[str, Any]) -> Any:
     if isinstance(configuration, dict) and configuration.get("problem"):
         return configuration["problem"]
     last = watcher.get("last_pass")
-    if isinstance(last, dict) and last.get("outcome") in ("crashed", "timed-out"):
+    if isinstance(last, dict) and last.get("outcome") in _NO_WORD_OF_THE_WORKER:
         return last.get("problem")
     return None
-
-
-_STATE_WORDS = {
-    DeviceState.UNPROVISIONED: "no identity yet: waiting for a claim",
-    DeviceState.WAITING: "waiting",
-    DeviceState.PROVISIONING: "provisioning: a claim is being exchanged for an identity",
-    DeviceState.BLOCKED: "blocked: the claim is kept until this is cured",
-    DeviceState.REFUSED: "refused",
-    DeviceState.PROVISIONED: "provisioned: this device has its permanent identity",
-}
-
-_LABEL_COLUMNS = 14
-
-
-def status_lines(document: Mapping[str, Any], now: datetime) -> list[str]:
-    """`claimd status` for a person: label and value, one screen."""
-    lines = [_line("state", _STATE_WORDS[DeviceState(document["state"])])]
-    identity = document["identity"]
-    if identity is not None:
-        name = identity.get("thing_name")
-        unknown = "unknown (its name was lost with an answer; see: aws iot list-principal-things)"
-        lines.append(_line("thing", name or ("none" if identity.get("thing_name_known") else unknown)))
-        lines.append(_line("certificate", str(identity.get("certificate_id"))))
-        lines.append(_line("valid until", str(identity.get("certificate_not_after"))))
-        lines.append(_line("endpoint", f"{identity.get('endpoint')} as {identity.get('client_id')}"))
-    attempt = document["attempt"]
-    if attempt is not None and State(attempt["state"]) not in table.ENDED:
-        lines += _attempt_lines(attempt, now)
-    found = document["problem"]
-    if found is not None:
-        lines.append(_line("problem", f"{found['message']}  [{found['code']}]"))
-        lines.append(_line("likely cause", found["cause"]))
-        lines.append(_line("what to do", found["remedy"]))
-    for entry in document["drop"]:
-        if found is None or entry["problem"]["message"] != found["message"]:
-            lines.append(_line("dropped", entry["problem"]["message"]))
-    lines += [_line("note", note["message"]) for note in document["notes"]]
-    lines += _service_lines(document["service"])
-    if document["state"] == DeviceState.UNPROVISIONED.value and found is None:
-        lines.append(
-            _line("what to do", f"copy a claim into {document.get('drop_directory', 'the drop directory')}")
-        )
-    for outcome in list(reversed(document["history"]))[:5]:
-        lines.append(_line("earlier", _outcome_line(outcome)))
-    return lines
-
-
-def _attempt_lines(attempt: Mapping[str, Any], now: datetime) -> list[str]:
-    stage = attempt["state"].replace("-", " ")
-    lines = [_line("attempt", f"{stage}, since {attempt['stages'][-1]['at']}")]
-    claim = attempt["claim"]
-    if claim is not None:
-        left = remaining(datetime.fromisoformat(claim["not_after"]), now)
-        lines.append(_line("claim", f"{short(claim['fingerprint'])}, {left}"))
-    if attempt["next_try_at"] is not None:
-        lines.append(_line("next try", attempt["next_try_at"]))
-    return lines
-
-
-def _service_lines(service: Mapping[str, Any] | None) -> list[str]:
-    if service is None:
-        return [_line("service", "not running (start it: sudo systemctl start claimd)")]
-    watch = service.get("watch")
-    return [_line("service", f"{service.get('state')}, process {service.get('pid')}, by {watch}")]
-
-
-def _outcome_line(outcome: Mapping[str, Any]) -> str:
-    claim = f"claim {short(outcome['claim'])}" if outcome["claim"] else "a claim"
-    end = {"active": "became the identity", "failed": "failed", "not-needed": "was not needed"}
-    why = f" [{outcome['code']}]" if outcome["code"] else ""
-    thing = f" {outcome['thing_name']}" if outcome["thing_name"] else ""
-    return f"{outcome['at']}  {claim} {end.get(outcome['result'], outcome['result'])}{thing}{why}"
 
 
 def remaining(not_after: datetime, now: datetime) -> str:
@@ -226,10 +175,6 @@ def remaining(not_after: datetime, now: datetime) -> str:
     return f"{seconds // 60}:{seconds % 60:02d} left"
 
 
-def _line(label: str, value: str) -> str:
-    return f"{label + ':':<{_LABEL_COLUMNS}}{value}"
-
-
 def problem_lines(found: Problem) -> list[str]:
     """A failure on a terminal: what happened, why, what to do, and the code to quote."""
     return [
@@ -238,61 +183,3 @@ def problem_lines(found: Problem) -> list[str]:
         *labelled("  what to do", found.remedy, width=16, commands=found.commands),
         *labelled("  code", f"{found.code.value} (claimd explain {found.code.value})", width=16),
     ]
-
-
-def explained(code: Code, here: Mapping[str, Any] | None = None) -> list[str]:
-    """`claimd explain CODE`; `here`: this device's problem, when it is of this code."""
-    found = general(code)
-    lines = [
-        code.value,
-        *labelled("  what happened", found.happened, width=17),
-        *labelled("  likely cause", found.cause, width=17),
-        *labelled("  what to do", found.remedy, width=17, commands=found.commands),
-        *labelled("  by itself", _BY_ITSELF[found.kind], width=17),
-        *labelled("  exit code", f"{int(found.exit)} ({_EXIT_WORDS[found.exit]})", width=17),
-        *labelled("  documentation", found.documentation, width=17),
-    ]
-    if here is not None:
-        commands = here.get("commands", ())
-        lines += [
-            "on this device now",
-            *labelled("  what happened", here["message"], width=17),
-            *labelled("  what to do", here["remedy"], width=17, commands=commands),
-        ]
-    return lines
-
-
-def explained_list() -> list[str]:
-    """`claimd explain --list`: a line a code, cut to the screen."""
-    width = max(len(code.value) for code in Code) + 1
-    return [
-        f"{code.value:<{width}} {_cut(general(code).happened.removesuffix(': DETAIL'), COLUMNS - width - 1)}"
-        for code in Code
-    ]
-
-
-def _cut(text: str, columns: int) -> str:
-    return textwrap.shorten(text, columns, placeholder=" ...")
-
-
-_BY_ITSELF = {
-    Kind.RETRY: "claimd tries again until it works, or until the claim expires",
-    Kind.BLOCKED: "claimd waits, and keeps the claim, until this is cured",
-    Kind.UNUSABLE: "nothing: the claim is destroyed",
-    Kind.WAITING: "claimd waits and goes on when something changes",
-}
-
-_EXIT_WORDS = {
-    Exit.OK: "done",
-    Exit.USAGE: "wrong use of the command",
-    Exit.OLD_IDENTITY_SERVES: "no new identity, the old one serves",
-    Exit.NOTHING_TO_DO: "nothing to do",
-    Exit.CLAIM_UNUSABLE: "the claim can't be used",
-    Exit.REFUSED: "refused or blocked by AWS",
-    Exit.BUG: "an error in claimd",
-    Exit.DISK: "the disk",
-    Exit.RETRY: "not now, tried again",
-    Exit.PERMISSION: "permission",
-    Exit.CONFIGURATION: "the configuration",
-    Exit.TIMEOUT: "time is up",
-}

@@ -1,25 +1,93 @@
-"""What the commands share: reading what the service wrote, and speaking to a person."""
+"""What the commands share: reading what the service wrote, and speaking to a person.
+
+Invariant: colour and cursor movements only on a terminal that has them; in the C locale plain ASCII.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from .report import problem_lines
+from .errors import printable
+from .report import merged, problem_lines
+from .screen import painted
+from .words import COLUMNS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TextIO
+
     from .errors import Problem
+    from .model import Layout
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 MAX_DOCUMENT_BYTES = 1024 * 1024
 
 
+_NARROWEST = 40
+
+
+def prepare() -> None:
+    """Where the locale is C, what is not ASCII becomes an escape: no exception, no broken screen.
+
+    Python itself would take the C locale for UTF-8 (PEP 540).
+    """
+    locale = next((v for n in ("LC_ALL", "LC_CTYPE", "LANG") if (v := os.environ.get(n))), "C")
+    encoding = "ascii" if locale in ("C", "POSIX") else None
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding=encoding or stream.encoding, errors="backslashreplace")
+
+
+def columns(stream: TextIO) -> int:
+    """80, or what a narrower terminal has."""
+    if not stream.isatty():
+        return COLUMNS
+    return max(_NARROWEST, min(COLUMNS, shutil.get_terminal_size().columns))
+
+
+def coloured(stream: TextIO) -> bool:
+    """https://no-color.org: set and not empty means none."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def say(lines: Sequence[str], stream: TextIO | None = None) -> None:
+    stream = stream or sys.stdout
+    shown = [painted(line) for line in lines] if coloured(stream) else lines
+    print("\n".join(shown), file=stream, flush=True)
+
+
+class Live:
+    """A screenful that is drawn over itself."""
+
+    def __init__(self) -> None:
+        self._drawn: list[str] = []
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Nothing when nothing changed. Cut to the window: what scrolled away can't be drawn over."""
+        size = shutil.get_terminal_size()
+        shown = [line[: size.columns - 1] for line in lines[: size.lines - 1]]
+        if shown == self._drawn:
+            return
+        up = f"\x1b[{len(self._drawn)}A" if self._drawn else ""
+        body = [painted(line) for line in shown] if coloured(sys.stdout) else shown
+        sys.stdout.write(up + "\r\x1b[J" + "".join(f"{line}\n" for line in body))
+        sys.stdout.flush()
+        self._drawn = shown
+
+    @staticmethod
+    def possible() -> bool:
+        return sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+
+
 def complain(found: Problem) -> None:
-    print("\n".join(problem_lines(found)), file=sys.stderr)
+    say(problem_lines(found), sys.stderr)
 
 
 def read_document(path: str) -> dict[str, Any] | None:
@@ -34,3 +102,53 @@ def read_document(path: str) -> dict[str, Any] | None:
 
 def now() -> datetime:
     return datetime.now(timezone.utc)
+
+
+def status(layout: Layout) -> dict[str, Any]:
+    """What `claimd status --json` prints.
+
+    Looked at in the order in which things happen, drop directory, watcher, worker: what moves on
+    meanwhile is then seen twice, never missed.
+    """
+    names = dropped(layout)
+    watcher = read_document(layout.supervisor_file)
+    alive = watcher if _alive(watcher) else None
+    worker = read_document(layout.status_file)
+    return merged(worker, alive, drop_directory=layout.drop_directory, dropped=names)
+
+
+def dropped(layout: Layout) -> list[str] | None:
+    """Names in the drop directory, without what claimd set aside; None for those who may not list it."""
+    try:
+        return [name for name in os.listdir(layout.drop_directory) if not name.startswith(".claimd-")]
+    except OSError:
+        return None
+
+
+def unseen(layout: Layout, document: dict[str, Any]) -> bool:
+    """Something lies in the drop directory that the last pass has not looked at."""
+    updated = document["updated_at"]
+    looked = datetime.fromisoformat(updated).timestamp() if updated else 0.0
+    named = {one["file"].partition("/")[0] for one in document["drop"]}
+    for name in dropped(layout) or ():
+        try:
+            changed = os.stat(os.path.join(layout.drop_directory, name), follow_symlinks=False).st_ctime
+        except OSError:
+            return True  # just taken in
+        if printable(name) not in named or changed > looked:
+            return True
+    return False
+
+
+def _alive(watcher: dict[str, Any] | None) -> bool:
+    """A watcher that was killed left its file behind."""
+    pid = watcher.get("pid") if watcher else None
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # it is there and belongs to somebody else
+    return True

@@ -1,0 +1,172 @@
+"""When `claimd wait` is over, and how. Pure.
+
+Invariant: an identity that was there before is never the success of a claim that came later. What is
+judged is the status document, and the names in the drop directory that no pass has looked at yet.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import attempt as table
+from .attempt import State
+from .errors import CATALOGUE, Code, Exit
+from .model import short
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# As many as a person would copy from the screen; fewer could name two claims.
+SHORTEST_FINGERPRINT = 6
+# A fresh certificate or claim may be refused for some seconds until AWS has spread it; what is refused so
+# often in a row needs somebody, though the service goes on trying.
+_REFUSALS = 3
+# What lies in the drop directory and may still become a claim.
+_UNFINISHED = frozenset(
+    {
+        Code.CLAIM_KEY_MISSING.value,
+        Code.CLAIM_CERTIFICATE_MISSING.value,
+        Code.CLAIM_STILL_ARRIVING.value,
+        Code.CLAIM_NOT_YET_VALID.value,
+    }
+)
+_SPAN = re.compile(r"(\d{1,6})(s|m|h)?")
+_UNITS = {None: 1, "s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is waited for: one claim, or whatever was dropped last. `seen`: outcomes that don't count."""
+
+    fingerprint: str | None
+    seen: frozenset[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Ending:
+    exit: Exit
+    sentence: str
+    problem: Mapping[str, Any] | None = None
+
+
+def seconds(text: str) -> int:
+    """`90`, `90s`, `5m`, `1h`; ValueError otherwise."""
+    found = _SPAN.fullmatch(text)
+    if not found:
+        raise ValueError("takes a time such as 90, 90s, 5m or 1h")
+    return int(found.group(1)) * _UNITS[found.group(2)]
+
+
+def fingerprint(text: str) -> str:
+    """As a person copies it, in any case and with colons; ValueError when it can't be one."""
+    plain = text.replace(":", "").lower()
+    if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST_FINGERPRINT},64}}", plain):
+        raise ValueError(f"takes the first {SHORTEST_FINGERPRINT} to 64 hex digits of a claim's fingerprint")
+    return plain
+
+
+def goal(document: Mapping[str, Any], unseen: bool, wanted: str | None) -> Goal:
+    """`unseen`: something lies in the drop directory that no pass has looked at."""
+    if wanted is not None:
+        return Goal(wanted, frozenset())
+    outcomes = [_key(o) for o in document["history"]]
+    if not (unseen or _pending(document) or document["drop"]):
+        # Nothing is on its way: the newest drop is the one that ended last.
+        outcomes = outcomes[:-1]
+    return Goal(None, frozenset(outcomes))
+
+
+def ending(document: Mapping[str, Any], unseen: bool, wanted: Goal) -> Ending | None:
+    """None: go on waiting."""
+    if wanted.fingerprint is not None:
+        outcome = _outcome_of(document, wanted.fingerprint)
+        if outcome is not None:
+            return _of_outcome(document, outcome)
+        if _attempt_is_for(document, wanted.fingerprint):
+            return _stuck(document)
+        return None
+    new = [o for o in document["history"] if _key(o) not in wanted.seen]
+    for outcome in new:
+        if outcome["result"] == "active":
+            return _of_outcome(document, outcome)
+    stuck = _stuck(document)
+    if stuck is not None:
+        return stuck
+    if unseen or _pending(document):
+        return None
+    if new:
+        return _of_outcome(document, new[-1])
+    return _of_junk(document)
+
+
+def _outcome_of(document: Mapping[str, Any], wanted: str) -> Mapping[str, Any] | None:
+    found = [o for o in document["history"] if o["claim"].startswith(wanted)]
+    return found[-1] if found else None
+
+
+def _attempt_is_for(document: Mapping[str, Any], wanted: str) -> bool:
+    attempt = document["attempt"]
+    claim = attempt and attempt["claim"]
+    return bool(claim) and claim["fingerprint"].startswith(wanted)
+
+
+def _pending(document: Mapping[str, Any]) -> bool:
+    """A claim is at work, in reserve, or a pass is looking right now."""
+    attempt, service = document["attempt"], document["service"]
+    if service is not None and service.get("worker") is not None:
+        return True
+    if attempt is not None and State(attempt["state"]) not in table.ENDED:
+        return attempt["claim"] is not None or State(attempt["state"]) is State.REGISTERED
+    return bool(document["claims"])
+
+
+def _stuck(document: Mapping[str, Any]) -> Ending | None:
+    """What no waiting cures: somebody has to do something."""
+    attempt = document["attempt"]
+    if attempt is None:
+        return None
+    found = document["problem"]
+    if State(attempt["state"]) in table.ENDED:
+        return None
+    refused = _exit(found and found["code"]) is Exit.REFUSED and attempt["failures"] >= _REFUSALS
+    if State(attempt["state"]) is State.BLOCKED or refused:
+        return Ending(_or_old(document, Exit.REFUSED), "this needs somebody to act", found)
+    return None
+
+
+def _of_outcome(document: Mapping[str, Any], outcome: Mapping[str, Any]) -> Ending:
+    claim = short(outcome["claim"])
+    if outcome["result"] == "active":
+        thing = outcome["thing_name"] or "the device"
+        return Ending(Exit.OK, f"done: {thing} has its identity, certificate {outcome['certificate_id']}")
+    if outcome["result"] == "not-needed":
+        return Ending(Exit.OLD_IDENTITY_SERVES, f"the claim {claim} was not needed: the old identity serves")
+    own = _exit(outcome["code"])
+    exit_code = Exit.CLAIM_UNUSABLE if own is Exit.CLAIM_UNUSABLE else Exit.REFUSED
+    why = f" [{outcome['code']}]" if outcome["code"] else ""
+    found = document["problem"]
+    same = found if found is not None and found["code"] == outcome["code"] else None
+    return Ending(_or_old(document, exit_code), f"the claim {claim} failed{why}", same)
+
+
+def _of_junk(document: Mapping[str, Any]) -> Ending | None:
+    """Files that a pass has looked at and that are no claim."""
+    if not document["drop"] or any(one["problem"]["code"] in _UNFINISHED for one in document["drop"]):
+        return None
+    found = document["drop"][0]["problem"]
+    return Ending(_or_old(document, Exit.CLAIM_UNUSABLE), "what was dropped is no claim", found)
+
+
+def _exit(code: Any) -> Exit | None:
+    """The exit code of a failure; None for none, and for one that a newer claimd wrote."""
+    return CATALOGUE[Code(code)].exit if code in {c.value for c in Code} else None
+
+
+def _or_old(document: Mapping[str, Any], exit_code: Exit) -> Exit:
+    return Exit.OLD_IDENTITY_SERVES if document["identity"] is not None else exit_code
+
+
+def _key(outcome: Mapping[str, Any]) -> tuple[str, str]:
+    return outcome["at"], outcome["claim"]

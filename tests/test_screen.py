@@ -1,0 +1,125 @@
+"""Every text at 80 columns, plain ASCII, the same with and without colour; the document by its schema."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import jsonschema
+import pytest
+
+from claimd.errors import Code
+from claimd.screen import changes, explained, explained_list, painted, status_lines, told
+from claimd.words import COLUMNS, wrapped
+from material import NOW
+from schemas import closed, schema
+from snapshots import assert_snapshot
+from states import STATES
+
+NAMES = sorted(STATES)
+
+
+class TestTheDocument:
+    def test_the_schema_is_one(self) -> None:
+        jsonschema.Draft202012Validator.check_schema(schema())
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_every_state_is_described_member_by_member(self, name: str) -> None:
+        jsonschema.validate(STATES[name], closed(schema()), cls=jsonschema.Draft202012Validator)
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"state": "ok"}, {"schema": 2}, {"surprise": 1}, {"updated_at": "yesterday"}, {"history": [{}]}],
+    )
+    def test_it_can_fail(self, change: dict[str, Any]) -> None:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**STATES["fresh"], **change}, closed(schema()))
+
+    def test_a_newer_one_with_more_members_is_valid(self) -> None:
+        jsonschema.validate({**STATES["fresh"], "surprise": 1}, schema())
+
+
+class TestStatus:
+    @pytest.mark.parametrize("name", NAMES)
+    def test_as_kept(self, name: str) -> None:
+        assert_snapshot(f"status-{name}", status_lines(STATES[name], NOW))
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_one_screen_of_ascii(self, name: str) -> None:
+        lines = status_lines(STATES[name], NOW)
+        assert len(lines) <= 24
+        assert all(line.isascii() and line.isprintable() for line in lines)
+        assert_fits(lines, STATES[name]["problem"])
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_readable_without_colour(self, name: str) -> None:
+        for line in status_lines(STATES[name], NOW):
+            assert re.sub(r"\x1b\[\d*m", "", painted(line)) == line
+
+    def test_a_narrow_terminal(self) -> None:
+        lines = status_lines(STATES["not-accepted"], NOW, 50)
+        longest = max(map(len, STATES["not-accepted"]["problem"]["commands"]))
+        assert all(len(line) <= max(50, 14 + longest + 1) for line in lines)
+
+    def test_a_claim_counts_down(self) -> None:
+        later = status_lines(STATES["registering"], NOW + timedelta(seconds=61))
+        assert "claim:        0a1b2c3d4e5f, 2:59 left" in later
+        assert "claim:        0a1b2c3d4e5f, expired" in status_lines(
+            STATES["registering"], NOW + timedelta(minutes=4)
+        )
+
+    def test_a_document_of_an_older_worker(self) -> None:
+        found = {"code": "dns-failed", "message": "the name can't be resolved"}
+        assert "code:         dns-failed (claimd explain dns-failed)" in status_lines(
+            {**STATES["fresh"], "problem": found}, NOW
+        )
+
+
+class TestChanges:
+    def test_a_claim_on_its_way(self) -> None:
+        order = ["fresh", "claimed", "registering", "provisioned"]
+        lines, before = [], None
+        for name in order:
+            lines += changes(before, STATES[name], NOW)
+            before = STATES[name]
+        assert_snapshot("changes", lines)
+
+    def test_nothing_new_says_nothing(self) -> None:
+        assert changes(STATES["blocked"], STATES["blocked"], NOW) == []
+
+    def test_a_problem_says_its_code(self) -> None:
+        lines = changes(STATES["claimed"], STATES["not-accepted"], NOW)
+        assert any(line.endswith("[claim-not-accepted]") for line in lines)
+
+
+class TestExplain:
+    @pytest.mark.parametrize("code", list(Code))
+    def test_as_kept(self, code: Code) -> None:
+        assert_snapshot(f"explain-{code.value}", explained(code))
+
+    def test_the_list_as_kept(self) -> None:
+        assert_snapshot("explain-list", explained_list())
+
+    def test_with_this_device_s_own(self) -> None:
+        assert_snapshot("explain-here", explained(Code.CLAIM_NOT_ACCEPTED, STATES["not-accepted"]["problem"]))
+
+    def test_at_the_end_of_a_wait(self) -> None:
+        assert_snapshot("told", told(STATES["blocked"]["problem"]))
+
+
+class TestWords:
+    def test_a_command_stays_whole(self) -> None:
+        command = "aws iot describe-provisioning-template --template-name " + "T" * 36
+        lines = wrapped(f"compare with {command}; then go on", first="what:  ", commands=[command])
+        assert lines == ["what:  compare with", f"       {command};", "       then go on"]
+
+    def test_nothing_is_nothing(self) -> None:
+        assert wrapped("", first="a:  ") == ["a:"]
+
+
+def assert_fits(lines: list[str], found: dict[str, Any] | None) -> None:
+    commands = [] if found is None else found["commands"]
+    for line in lines:
+        long = [c for c in commands if c in line]
+        assert len(line) <= COLUMNS or any(len(line) <= 14 + len(c) + 1 for c in long), line

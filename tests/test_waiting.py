@@ -1,0 +1,155 @@
+"""When `claimd wait` ends, and how: the old identity is never the success of a new claim."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from claimd import attempt as table
+from claimd import waiting
+from claimd.attempt import Event
+from claimd.errors import Code, Exit
+from states import (
+    CERTIFICATE,
+    CLAIM,
+    IDENTITY,
+    OTHER,
+    STATES,
+    WORKING,
+    attempt,
+    document,
+    failed,
+    outcome,
+)
+
+
+def end(
+    first: dict[str, Any], later: dict[str, Any], *, unseen: bool = False, wanted: str | None = None
+) -> Any:
+    """The exit after `first` was seen at the start and `later` now."""
+    goal = waiting.goal(first, unseen, wanted)
+    found = waiting.ending(later, False, goal)
+    return None if found is None else found.exit
+
+
+OLD = outcome("active", claim="11" * 32, hours=72)
+NEW = outcome("active", hours=0)
+SERVING = document(identity=IDENTITY, history=(OLD,))
+REPLACING = document(
+    attempt(2, replaces=CERTIFICATE),
+    identity=IDENTITY,
+    history=(OLD,),
+    claims=((CLAIM.fingerprint, CLAIM.not_after),),
+)
+
+
+class TestTheNewestDrop:
+    def test_a_claim_becomes_the_identity(self) -> None:
+        assert end(STATES["claimed"], STATES["claimed"]) is None
+        assert end(STATES["claimed"], STATES["provisioned"]) is Exit.OK
+
+    def test_nothing_is_on_its_way_and_the_last_one_worked(self) -> None:
+        assert end(SERVING, SERVING) is Exit.OK
+
+    def test_nothing_ever_was(self) -> None:
+        assert end(STATES["fresh"], STATES["fresh"]) is None
+
+    def test_the_last_one_failed(self) -> None:
+        assert end(STATES["expired"], STATES["expired"]) is Exit.CLAIM_UNUSABLE
+
+    def test_an_unseen_file_is_not_the_old_identity_s_success(self) -> None:
+        goal = waiting.goal(SERVING, True, None)
+        assert waiting.ending(SERVING, True, goal) is None
+        assert waiting.ending({**SERVING, "service": dict(WORKING)}, False, goal) is None
+        done = document(identity=IDENTITY, history=(OLD, NEW))
+        assert end(SERVING, done, unseen=True) is Exit.OK
+
+    def test_a_pass_at_work_is_not_the_old_identity_s_success(self) -> None:
+        assert end({**SERVING, "service": dict(WORKING)}, {**SERVING, "service": dict(WORKING)}) is None
+
+    def test_a_replacement_on_its_way(self) -> None:
+        assert end(REPLACING, REPLACING) is None
+        done = document(identity=IDENTITY, history=(OLD, NEW))
+        assert end(REPLACING, done) is Exit.OK
+
+    def test_a_replacement_that_failed(self) -> None:
+        lost = document(identity=IDENTITY, history=(OLD, outcome("failed", Code.CLAIM_EXPIRED, hours=0)))
+        assert end(REPLACING, lost) is Exit.OLD_IDENTITY_SERVES
+
+    def test_a_claim_that_was_not_needed(self) -> None:
+        late = outcome("not-needed", Code.CLAIM_NOT_NEEDED, hours=0)
+        assert end(SERVING, document(identity=IDENTITY, history=(OLD, late)), unseen=True) is (
+            Exit.OLD_IDENTITY_SERVES
+        )
+
+    def test_a_blocked_one(self) -> None:
+        assert end(STATES["claimed"], STATES["blocked"]) is Exit.REFUSED
+        blocked = {**STATES["blocked"], "identity": dict(IDENTITY)}
+        assert end(REPLACING, blocked) is Exit.OLD_IDENTITY_SERVES
+
+    def test_refused_again_and_again(self) -> None:
+        assert end(STATES["claimed"], STATES["not-accepted"]) is None, "two failures may be AWS's own delay"
+        assert end(STATES["claimed"], STATES["identity-refused"]) is Exit.REFUSED
+
+    def test_an_end_beats_an_expired_spare(self) -> None:
+        spare = outcome("failed", Code.CLAIM_EXPIRED, claim=OTHER.fingerprint, hours=0)
+        done = document(identity=IDENTITY, history=(spare, NEW))
+        assert end(STATES["spare"], done) is Exit.OK
+
+    def test_a_network_that_is_down_is_waited_for(self) -> None:
+        assert end(STATES["spare"], STATES["spare"]) is None
+
+    def test_junk(self) -> None:
+        assert end(STATES["many-files"], STATES["many-files"]) is Exit.CLAIM_UNUSABLE
+        junk = {"photo.jpg": failed(Code.CLAIM_NOT_RECOGNISED, file="photo.jpg", detail="no PEM")}
+        beside = document(identity=IDENTITY, history=(OLD,), drop=junk)
+        assert end(beside, beside) is Exit.OLD_IDENTITY_SERVES
+
+    def test_half_a_pair_is_waited_for(self) -> None:
+        assert end(STATES["key-missing"], STATES["key-missing"]) is None
+
+    def test_the_key_is_kept_and_the_claim_is_lost(self) -> None:
+        assert end(STATES["registering"], STATES["claim-lost-key-kept"]) is Exit.CLAIM_UNUSABLE
+
+    def test_blocked_by_the_configuration_is_for_somebody_too(self) -> None:
+        found = failed(Code.PARAMETER_UNRESOLVED, parameter="Serial", detail="no serial")
+        made = attempt(0)
+        blocked = document(replace(table.advance(made, Event.BLOCKED, made.started_at), problem=found))
+        assert end(STATES["claimed"], blocked) is Exit.REFUSED
+
+
+class TestOneClaim:
+    def test_its_own_end_counts_whenever_it_was(self) -> None:
+        assert end(SERVING, SERVING, wanted="11" * 32) is Exit.OK
+
+    def test_another_s_end_does_not(self) -> None:
+        assert end(SERVING, SERVING, wanted=CLAIM.fingerprint) is None
+
+    def test_a_prefix_is_enough(self) -> None:
+        done = document(identity=IDENTITY, history=(OLD, NEW))
+        assert end(SERVING, done, wanted=CLAIM.fingerprint[:12]) is Exit.OK
+
+    def test_blocked(self) -> None:
+        assert end(STATES["claimed"], STATES["blocked"], wanted=CLAIM.fingerprint[:12]) is Exit.REFUSED
+        assert end(STATES["claimed"], STATES["blocked"], wanted="77" * 32) is None
+
+
+class TestWhatAPersonTypes:
+    @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("5m", 300), ("1h", 3600)])
+    def test_a_time(self, text: str, seconds: int) -> None:
+        assert waiting.seconds(text) == seconds
+
+    @pytest.mark.parametrize("text", ["", "m", "-1", "5 m", "1.5h", "9" * 9])
+    def test_no_time(self, text: str) -> None:
+        with pytest.raises(ValueError, match="takes a time"):
+            waiting.seconds(text)
+
+    def test_a_fingerprint(self) -> None:
+        assert waiting.fingerprint("0A:1B:2C:3D") == "0a1b2c3d"
+
+    @pytest.mark.parametrize("text", ["0a1b2", "xyz123", "../../etc", "0" * 65])
+    def test_no_fingerprint(self, text: str) -> None:
+        with pytest.raises(ValueError, match="hex digits"):
+            waiting.fingerprint(text)
