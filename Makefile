@@ -67,6 +67,11 @@ SEED ?= 1
 fuzz: $(DEVELOPMENT) ## damaged claims against the parser: make fuzz N=1000000 SEED=1 (some minutes)
 	PYTHONPATH=daemon:tests $(BIN)/python -m fuzz.fuzz_claims $(N) --seed $(SEED)
 
+.PHONY: habits
+habits: $(DEVELOPMENT) ## every way of copying a claim, with every shape: real clients, a real sshd (root; five minutes)
+	@.ci/system-packages test
+	PYTHONPATH=daemon:tests $(BIN)/python -m habits.table
+
 .PHONY: format
 format: $(DEVELOPMENT) ## format the source, and mend what the linter can mend
 	$(BIN)/ruff format
