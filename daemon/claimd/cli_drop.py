@@ -1,29 +1,212 @@
-"""The commands around the drop directory: sweep."""
+"""The commands around the drop directory: put, inspect, ready, sweep."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
-from .errors import Exit, problem
-from .terminal import complain
+from .errors import Code, Exit, problem
+from .terminal import complain, now
 
 if TYPE_CHECKING:
-    from .model import Layout
+    from .errors import Problem
+    from .inspection import Inspection
+    from .model import Claim, Layout
     from .terminal import Commands
+
+STANDARD_INPUT = "standard input"
+PASTE = "the paste"
+INTERRUPTED = 130  # as a shell says it of Ctrl-C
 
 
 def add_to(commands: Commands) -> None:
+    put = commands.add_parser(
+        "put", help="drop a claim: from files, from standard input, or pasted into the terminal"
+    )
+    put.add_argument("files", nargs="*", metavar="FILE", help="- or none: standard input")
+    put.add_argument("--json", action="store_true", help="print one JSON object")
+    put.set_defaults(command=_put)
+
+    inspect = commands.add_parser("inspect", help="say what files hold and whether they are a usable claim")
+    inspect.add_argument("files", nargs="+", metavar="FILE", help="-: standard input")
+    inspect.add_argument("--json", action="store_true", help="print one JSON object")
+    inspect.set_defaults(command=_inspect)
+
+    ready = commands.add_parser("ready", help="say whether a claim that is dropped now would find its way")
+    ready.add_argument("--json", action="store_true", help="print one JSON object")
+    ready.set_defaults(command=_ready)
+
     sweep = commands.add_parser(
         "sweep", help="destroy the folders that claimd set aside in the drop directory (as root)"
     )
     sweep.set_defaults(command=_sweep)
 
 
+def _put(options: argparse.Namespace, layout: Layout) -> int:
+    from . import system
+    from .inspection import inspect
+
+    system.hide_memory()
+    try:
+        files = _read(options.files or ["-"])
+    except KeyboardInterrupt:
+        print("claimd: given up; nothing was dropped", file=sys.stderr)
+        return INTERRUPTED
+    if files is None:
+        return Exit.USAGE
+    found = inspect(files, now())
+    for each in found.problems.values():
+        complain(each)
+    if not found.usable:
+        return Exit.CLAIM_UNUSABLE
+    dropped, trouble = _drop(layout, found.usable)
+    if options.json:
+        print(json.dumps({"schema": 1, "dropped": dropped, "problem": trouble and trouble.to_json()}))
+    elif trouble is not None:
+        complain(trouble)
+    else:
+        _say_dropped(found)
+    return Exit.OK if trouble is None else trouble.exit
+
+
+def _drop(layout: Layout, claims: tuple[Claim, ...]) -> tuple[list[dict[str, str]], Problem | None]:
+    """What was dropped, and why the rest was not."""
+    from .drop import put
+    from .durable import Disk, disk_problem
+
+    path, dropped = layout.drop_directory, []
+    for claim in claims:
+        try:
+            dropped.append({"fingerprint": claim.fingerprint, "file": put(path, Disk(), claim)})
+        except PermissionError:
+            return dropped, problem(Code.DROP_NOT_ALLOWED, path=path, user=_user())
+        except FileNotFoundError:
+            return dropped, problem(Code.DROP_DIRECTORY_MISSING, path=path, detail="it is not there")
+        except OSError as error:
+            return dropped, disk_problem(error, path)
+    return dropped, None
+
+
+def _say_dropped(found: Inspection) -> None:
+    from .report import remaining
+
+    for claim in found.usable:
+        print(f"claim {claim.fingerprint}")
+        print(f"dropped, {remaining(claim.certificate.not_after, now())}; follow it with: claimd status")
+
+
+def _inspect(options: argparse.Namespace, layout: Layout) -> int:
+    from . import inspection, system
+
+    system.hide_memory()
+    try:
+        files = _read(options.files)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    if files is None:
+        return Exit.USAGE
+    found = inspection.inspect(files, now())
+    if options.json:
+        print(json.dumps(inspection.document(found, now()), indent=2))
+    else:
+        print("\n".join(inspection.lines(found, now())))
+    return Exit.OK if found.usable else Exit.CLAIM_UNUSABLE
+
+
+def _read(names: list[str]) -> dict[str, bytes] | None:
+    """By name, each up to a little more than a claim may have; None when one can't be read."""
+    from .pem import MAX_FILE_BYTES
+
+    files = {}
+    for name in names:
+        try:
+            if name == "-" and os.isatty(0):
+                files[PASTE] = _read_paste()
+            elif name == "-":
+                with open(0, "rb", closefd=False) as file:
+                    files[STANDARD_INPUT] = file.read(MAX_FILE_BYTES + 1)
+            else:
+                with open(name, "rb") as file:
+                    files[name] = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            print(f"claimd: cannot read {name!r}: {error.strerror}", file=sys.stderr)
+            return None
+    return files
+
+
+def _read_paste() -> bytes:
+    from .paste import read_paste
+
+    return read_paste(0, _invite, _Pasting().tell)
+
+
+def _invite() -> None:
+    print(
+        "Paste the claim: what the aws command printed, or the certificate and then the private key.\n"
+        "Nothing is shown. It ends by itself when the claim is whole; Ctrl-D ends it before.",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+class _Pasting:
+    """Says what is still missing, each thing once."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def tell(self, text: bytes) -> bool:
+        from .inspection import inspect
+
+        found = inspect({PASTE: text}, now())
+        material = found.materials[PASTE]
+        if found.claims:
+            self._say("The claim is whole.")
+            return True
+        if material.certificates and material.keys:
+            self._say("The private key is not that of the certificate: paste the other half.")
+        elif material.certificates:
+            self._say("The certificate is here. Now paste the private key.")
+        elif material.keys:
+            self._say("The private key is here. Now paste the certificate.")
+        elif text.strip() and found.refusal is not None:
+            self._say(f"Not yet: {found.refusal.happened}. Paste on, or paste it again.")
+        return False
+
+    def _say(self, sentence: str) -> None:
+        if sentence != self._said:
+            print(sentence, file=sys.stderr, flush=True)
+        self._said = sentence
+
+
+def _user() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def _ready(options: argparse.Namespace, layout: Layout) -> int:
+    from . import answer, ready, system
+
+    if not layout.root:
+        # What the daemon may read decides, not what root may.
+        system.become_service_user()
+    found = ready.trouble(layout, options.config, now())
+    if options.json:
+        print(json.dumps({"schema": 1, "ready": found is None, "problem": found and found.to_json()}))
+    else:
+        print("\n".join(answer.of_readiness(found, layout.drop_directory)))
+    return Exit.OK if found is None else found.exit
+
+
 def _sweep(options: argparse.Namespace, layout: Layout) -> int:
     from .durable import Disk, disk_problem
-    from .errors import Code
     from .sweep import sweep
 
     try:

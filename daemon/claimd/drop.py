@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from .durable import Disk
+    from .model import Claim
 
 # What one look reads at most. Files are taken newest first and in turn from each owner, so that a
 # flood by one account can't hide another's claim.
@@ -310,6 +311,17 @@ class Drop:
         if found.st_uid == 0 and not self._own_files and not _hard_links_are_protected():
             return "it belongs to root, and fs.protected_hardlinks is off on this system"
         return None
+
+
+def put(path: str, disk: Disk, claim: Claim) -> str:
+    """Drop a claim, as anybody who may: a name that nobody can guess appears with the whole file, closed.
+
+    Raises OSError.
+    """
+    name = f"put-{secrets.token_hex(8)}.pem"
+    text = claim.certificate.pem.encode("ascii") + claim.key.pem.reveal()
+    disk.write_file(os.path.join(path, name), text, 0o600)
+    return name
 
 
 _KINDS = {

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from . import inspection
 from .attempt import State
 from .errors import ClaimdError, Code, Problem, problem
 from .ledger import Ledger, Taken
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
     from .store import Store
 
 log = logging.getLogger(__name__)
-
-# AWS's claims live five minutes; the sandbox's and a private endpoint's may live longer. A device's own
-# certificate lives years.
-LONGEST_CLAIM_LIFE = timedelta(days=1)
 
 # A copy under a name of its own (rsync, WinSCP, editors) is renamed when it is whole: taken away in between
 # it would end the copying with an error. So a whole claim under such a name has to lie still for so long.
@@ -205,7 +202,7 @@ class _Looking:
             self._receive(claim, names)
         self._find_halves_that_came_back(pairing)
         self._remove_taken()
-        self._problems.update(_unpaired(self._materials, pairing, self._taken))
+        self._problems.update(inspection.unpaired(self._materials, pairing, self._taken))
         self._age()
         self._complain_of_unswept()
         return self._result()
@@ -222,15 +219,15 @@ class _Looking:
     # -- claims
 
     def _receive(self, claim: Claim, names: frozenset[str]) -> None:
-        certificate = claim.certificate
-        if certificate.not_after - certificate.not_before > LONGEST_CLAIM_LIFE:
-            self._problems.update(dict.fromkeys(names, _permanent(claim, sorted(names)[0])))
+        found = inspection.of_claim(claim, sorted(names)[0], self._now)
+        if found is not None and found.code is Code.CLAIM_IS_PERMANENT:
+            self._problems.update(dict.fromkeys(names, found))
             return
         if self._reception.is_used_up(claim.fingerprint):
             self._came_back(claim.fingerprint, names)
-        elif self._now >= certificate.not_after:
+        elif found is not None and found.code is Code.CLAIM_EXPIRED:
             self._expired.append(claim)
-            self._destroyed.update(dict.fromkeys(names, expired_problem(claim, self._now)))
+            self._destroyed.update(dict.fromkeys(names, found))
         elif self._reception.is_in_use(claim.fingerprint):
             self._came_back(claim.fingerprint, names)
         else:
@@ -407,42 +404,3 @@ class _Looking:
 
 # Also the beginning of one: a file that was cut, an editor's swap file, a key in binary form (.p12, .der).
 _LIKE_A_KEY = re.compile(rb"PRIVATE\s*KEY|b0VIM|\A\x30\x82", re.IGNORECASE)
-
-
-def _unpaired(materials: Mapping[str, Material], pairing: Pairing, taken: set[str]) -> dict[str, Problem]:
-    found: dict[str, Problem] = {}
-    for name, material in materials.items():
-        if name not in taken and material.problems:
-            found[name] = material.problems[0]
-    lonely_keys = [name for _, name in pairing.lonely_keys if name not in taken]
-    lonely_certificates = [name for _, name in pairing.lonely_certificates if name not in taken]
-    for name in lonely_certificates:
-        if name in found:
-            continue
-        # With a problem about a key elsewhere, that problem says more than "missing".
-        if lonely_keys:
-            found[name] = problem(Code.CLAIM_KEY_MISMATCH, file=name, key_file=lonely_keys[0])
-        else:
-            found[name] = problem(Code.CLAIM_KEY_MISSING, file=name)
-    for name in lonely_keys:
-        if name in found:
-            continue
-        if lonely_certificates:
-            found[name] = problem(Code.CLAIM_KEY_MISMATCH, file=lonely_certificates[0], key_file=name)
-        else:
-            found[name] = problem(Code.CLAIM_CERTIFICATE_MISSING, file=name)
-    return found
-
-
-def _permanent(claim: Claim, name: str) -> Problem:
-    not_after = spoken(claim.certificate.not_after)
-    return problem(Code.CLAIM_IS_PERMANENT, file=name, not_after=not_after)
-
-
-def expired_problem(claim: Claim, now: datetime) -> Problem:
-    return problem(
-        Code.CLAIM_EXPIRED,
-        claim=short(claim.fingerprint),
-        not_after=spoken(claim.certificate.not_after),
-        now=spoken(now),
-    )

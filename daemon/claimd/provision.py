@@ -17,13 +17,13 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from . import attempt as table
-from . import fleet
+from . import fleet, inspection
 from .attempt import Attempt, ClaimRecord, Event, Outcome, Record, State, Step
 from .connect import CredentialsRefusedError, Dialer, InterruptedPassError, Line, RejectedError
 from .durable import disk_problem
 from .errors import ClaimdError, Code, Exit, Kind, Problem, fail, problem
 from .fleet import Credentials, Exchange, Transport
-from .intake import Intake, expired_problem
+from .intake import Intake
 from .model import Claim, Target, short, spoken
 from .recovery import activated, identity_of, out_of_blocked, settle, without_key
 
@@ -545,7 +545,7 @@ class Pass:
         elif attempt is not None and attempt.state is State.FAILED and self._intake.kept:
             code = Exit.CLAIM_UNUSABLE
         if self._intake.expired and trouble is None and not self._activated:
-            trouble = expired_problem(self._intake.expired[0], self._now())
+            trouble = inspection.expired(self._intake.expired[0], self._now())
             code = Exit.CLAIM_UNUSABLE
         return Result(code, trouble, after, self._record)
 
