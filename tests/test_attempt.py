@@ -248,7 +248,7 @@ CONSEQUENCES = {
 
 
 @pytest.mark.parametrize(
-    ("state", "which", "token", "ambiguous"), itertools.product(State, CLAIMS, BOTH, BOTH)
+    ("state", "which", "token", "ambiguous"), list(itertools.product(State, CLAIMS, BOTH, BOTH))
 )
 def test_every_step_leads_to_a_legal_event(state: State, which: int, token: bool, ambiguous: bool) -> None:
     if state in (State.KEYS_REQUESTED, State.BLOCKED):

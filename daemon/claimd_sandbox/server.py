@@ -48,7 +48,7 @@ ca_file = {ca_file}
 name = {template}
 
 [template.parameters]
-ThingName = "sandbox-{{hostname}}"
+ThingName = "sandbox-device"
 """
 
 

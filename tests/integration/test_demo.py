@@ -52,7 +52,7 @@ def test_the_demo_shows_a_claim_becoming_an_identity(tmp_path: Path) -> None:
     assert [int(number) for number in re.findall(r"^(\d)\. ", shown, re.MULTILINE)] == list(range(1, 9))
     assert "aws iot create-provisioning-claim --template-name" in shown
     assert "device-client-fp.pem.crt          holds -----BEGIN RSA PRIVATE KEY-----\\n..." in shown
-    assert "state:        provisioned: this device has its permanent identity" in shown
+    assert "state:        provisioned, this device has its permanent identity" in shown
     assert re.search(r"^ +drwxr-s---  identity$", shown, re.MULTILINE)
     assert re.search(r"^ +-rw-r-----  identity/[0-9a-f]{64}/private.key$", shown, re.MULTILINE)
     assert re.search(r"^ +lrwxrwxrwx  identity/current -> [0-9a-f]{64}$", shown, re.MULTILINE)
