@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -361,6 +362,16 @@ class TestFolders:
         assert found.destroyed["claims/key.pem"].code is Code.CLAIM_CERTIFICATE_MISSING
         assert world.names() == []
 
+    def test_an_empty_folder_is_looked_into_again_soon(self, world: World) -> None:
+        """No event tells of what is copied into it."""
+        (world.place / "claims").mkdir()
+        found = world.look()
+        assert found.incomplete and found.due_seconds == 2.0
+        world.put("claims/cert.pem", world.pair().certificate)
+        assert world.look().due_seconds == 2.0
+        world.now += timedelta(minutes=2)
+        assert world.look().due_seconds == 30.0
+
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
     def test_one_that_root_has_to_sweep_is_named(self, world: World) -> None:
         (world.place / ".claimd-sweep-0").mkdir()
@@ -369,6 +380,25 @@ class TestFolders:
         world.now += timedelta(seconds=60)
         (found,) = world.look().problems.values()
         assert found.code is Code.FOLDER_NOT_SWEPT and "sudo claimd sweep" in found.remedy
+
+
+class StubbornDisk(Disk):
+    """Nothing can be removed: a read-only file system, or one that somebody mounted over the directory."""
+
+    def remove_from(self, directory_fd: int, name: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+
+class TestWhereNothingCanBeRemoved:
+    def test_the_claim_is_taken_all_the_same_and_the_file_is_named(self, world: World) -> None:
+        world.drop = Drop(str(world.place), StubbornDisk(), own_files=True)
+        pair = world.pair()
+        world.put("claim", whole(pair))
+        found = world.look()
+        assert found.kept == (pair.claim,) and codes(found) == {"claim": Code.DISK_READ_ONLY}
+        again = world.look()
+        assert not again.kept and codes(again) == {"claim": Code.DISK_READ_ONLY}
+        assert not again.destroyed, "it says nothing of destroying"
 
 
 class TestModes:

@@ -166,12 +166,16 @@ def _pass(request: Request, store: Store, outside: Outside) -> Result:
     world = _world(request, store, configuration, outside)
     intake = Intake((), (), {}, incomplete=False, signature=frozenset())
     publisher = _Publisher(request.layout, store, world.now)
+    unseen: Problem | None = None
     try:
         patience = Patience(configuration.grace_seconds(), request.stopping)
         rules = configuration.rules()
-        intake, ledger = look(drop, store, rules, patience, world.now)
-        publisher.answers.looked(intake, ledger, rules)
-        publisher.intake = intake
+        try:
+            intake, ledger = look(drop, store, rules, patience, world.now)
+            publisher.answers.looked(intake, ledger, rules)
+            publisher.intake = intake
+        except ClaimdError as error:
+            unseen = error.problem  # an attempt that is open goes on without the drop directory
         system.give_up_capabilities()
         result = Pass(replace(world, publish=publisher.publish), intake).run()
     except InterruptedPassError:
@@ -182,7 +186,7 @@ def _pass(request: Request, store: Store, outside: Outside) -> Result:
     except OSError as error:
         found = disk_problem(error, request.layout.state_directory)
         result = Result(found.exit, found, STALE_LOOK_SECONDS, _record_or_none(store))
-    result = _with_leftovers(result, intake)
+    result = _with_unseen(_with_leftovers(result, intake), unseen)
     publisher.publish(result.record, result.problem)
     if request.by_hand or publisher.identity is not None or _is_busy(intake, result.record):
         return result
@@ -222,6 +226,17 @@ def _record_or_none(store: Store) -> Record:
         return store.load_record()
     except (ClaimdError, OSError):
         return Record()
+
+
+def _with_unseen(result: Result, unseen: Problem | None) -> Result:
+    """The drop directory could not be looked into: said when nothing else is to say, and tried again."""
+    if unseen is None:
+        return result
+    after = STALE_LOOK_SECONDS if result.after_seconds is None else result.after_seconds
+    result = replace(result, after_seconds=min(after, STALE_LOOK_SECONDS))
+    if result.exit is Exit.NOTHING_TO_DO and result.problem is None:
+        return replace(result, exit=unseen.exit, problem=unseen)
+    return result
 
 
 def _with_leftovers(result: Result, intake: Intake) -> Result:

@@ -8,6 +8,7 @@ configured grace. Contents decide, never names; names only tell a copy in progre
 from __future__ import annotations
 
 import logging
+import os
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from . import inspection
 from .attempt import State
+from .durable import disk_problem
 from .errors import ClaimdError, Code, Problem, problem
 from .ledger import Ledger, Taken
 from .model import short, spoken
@@ -40,6 +42,9 @@ _BY_PROGRAMS = re.compile(
     r"(^|/)(\.|4913$|sed[A-Za-z0-9]{6}$)|(~|\.sw[a-p])$|" + _IN_FLIGHT.pattern, re.IGNORECASE
 )
 
+# No event tells of what happens in a folder: so often a young and an old one are looked into.
+_FOLDER_LOOK_SECONDS = (2.0, 30.0)
+_YOUNG_SECONDS = 60.0
 # A folder that was set aside is destroyed within a second; after so long something is wrong.
 SWEPT_SECONDS = 60.0
 # Of a flood of junk so much is remembered, to read the rest first.
@@ -188,6 +193,7 @@ class _Looking:
         self._destroyed: dict[str, Problem] = {}
         self._aside: set[str] = set()
         self._gone: set[str] = set()
+        self._ended = 0
         self._due: list[float] = []
 
     def done(self) -> Intake:
@@ -292,7 +298,13 @@ class _Looking:
         return name not in self._taken and not self._is_unfinished(name)
 
     def _remove(self, name: str) -> bool:
-        gone = self._reception.drop.remove(self._all[name])
+        """Also where nothing can be removed (a read-only or foreign file system) a claim finds its way."""
+        try:
+            gone = self._reception.drop.remove(self._all[name])
+        except OSError as error:
+            self._destroyed.pop(name, None)
+            self._problems[name] = disk_problem(error, os.path.join(self._reception.drop.path, name))
+            return False
         if gone:
             self._gone.add(name)
         return gone
@@ -311,6 +323,10 @@ class _Looking:
             if entry.folder is not None:
                 continue
             parts = [entry, *(each for each in here if each.folder == entry.name)]
+            if entry.is_folder:
+                youngest = min(self._age_by_wall(part) for part in parts)
+                self._due.append(_FOLDER_LOOK_SECONDS[youngest > _YOUNG_SECONDS])
+                self._more = self._more or len(parts) == 1
             age = min(self._elapsed - s.at if (s := seen.get(p.name)) else self._long(p) for p in parts)
             if age < self._rules.keep_seconds:
                 self._due.append(self._rules.keep_seconds - age)
@@ -320,13 +336,12 @@ class _Looking:
     def _end(self, entry: Entry, parts: list[Entry]) -> None:
         secret = any(self._holds_secret(part) for part in parts)
         if self._rules.keep_aside and not secret:
-            gone = self._reception.drop.keep_aside(entry)
-            self._aside.update((entry.name,) if gone else ())
-        else:
-            gone = self._reception.drop.remove(entry)
-        if not gone:
+            if not self._reception.drop.keep_aside(entry):
+                return
+            self._aside.add(entry.name)
+        elif not self._remove(entry.name):
             return
-        log.info("a file that is no claim is %s", "kept aside" if entry.name in self._aside else "destroyed")
+        self._ended += 1
         for part in parts:
             self._gone.add(part.name)
             found = self._problems.pop(part.name, None)
@@ -376,6 +391,11 @@ class _Looking:
             self._due.append(SWEPT_SECONDS)
 
     def _result(self) -> Intake:
+        if self._ended:
+            # Not a line each, and no names: there may be thousands, and they are anybody's words.
+            log.info(
+                "files that are no claim have had their time: %d are gone from where they lay", self._ended
+            )
         if self._unsettled:
             self._due.append(SETTLED_SECONDS)
         problems = {

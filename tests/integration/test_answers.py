@@ -117,6 +117,16 @@ class TestADrop:
         assert secret not in "".join(answers(device).values())
 
 
+class TestWithoutTheDropDirectory:
+    def test_a_claim_that_is_kept_finds_its_way(self, device: Device, sandbox: Sandbox) -> None:
+        sandbox.faults.set("hang-up step=create-keys times=1")
+        device.put("claim.json", json.dumps(sandbox.create_claim()))
+        assert device.provision()["outcome"] == "connection-lost"
+        device.drop.rename(device.drop.with_name("away"))
+        wait_for(lambda: device.provision()["exit"] == 0, "the identity")
+        assert device.provision()["outcome"] == "drop-directory-missing"
+
+
 class TestBeforeAnyDrop:
     def test_ready(self, device: Device, sandbox: Sandbox) -> None:
         result = device.provision()
