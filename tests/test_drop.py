@@ -14,9 +14,10 @@ import pytest
 
 from claimd import drop as drop_module
 from claimd import sweep
-from claimd.drop import MAX_ENTRIES_A_SCAN, MAX_FILES_A_FOLDER, Drop, Entry
+from claimd.drop import MAX_FILES_A_FOLDER, Drop, Entry
 from claimd.durable import Disk
 from claimd.errors import ClaimdError, Code
+from claimd.listing import ASIDE_PREFIX, MAX_ENTRIES_A_SCAN
 from claimd.pem import MAX_FILE_BYTES
 
 SECRET = b"what nobody may read"
@@ -69,7 +70,7 @@ class TestWhatIsRead:
     def test_dot_names_are_read_and_our_own_are_not(self, drop: Drop, place: Path) -> None:
         (place / ".claim.json.Xy12Zz").write_bytes(SECRET)
         (place / f"{sweep.PREFIX}0").mkdir()
-        (place / f"{drop_module.ASIDE_PREFIX}0-x").write_bytes(SECRET)
+        (place / f"{ASIDE_PREFIX}0-x").write_bytes(SECRET)
         assert [entry.name for entry in drop.scan()] == [".claim.json.Xy12Zz"]
 
 
@@ -234,7 +235,7 @@ class TestRemoving:
         assert drop.keep_aside(only(drop.scan()))
         assert drop.scan() == []
         kept = only_name(place)
-        assert kept.startswith(drop_module.ASIDE_PREFIX) and len(os.fsencode(kept)) <= 255
+        assert kept.startswith(ASIDE_PREFIX) and len(os.fsencode(kept)) <= 255
 
 
 def only_name(place: Path) -> str:

@@ -13,11 +13,12 @@ import pytest
 
 import material
 from claimd.attempt import Outcome, Record
-from claimd.drop import ASIDE_PREFIX, Drop
+from claimd.drop import Drop
 from claimd.durable import Disk
 from claimd.errors import Code
 from claimd.intake import SETTLED_SECONDS, Intake, Reception, Rules, take_in
 from claimd.ledger import Ledger
+from claimd.listing import ASIDE_PREFIX
 from claimd.model import Layout
 from claimd.store import Store
 

@@ -11,18 +11,17 @@ directory around it, but not empty it: the folder is set aside under a name that
 
 from __future__ import annotations
 
-import heapq
 import os
 import secrets
 import stat
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from . import sweep
 from .errors import Code, Problem, fail, problem
+from .listing import ASIDE_PREFIX, MAX_ENTRIES_A_SCAN, Listing
 from .pem import MAX_FILE_BYTES
 
 if TYPE_CHECKING:
@@ -31,21 +30,15 @@ if TYPE_CHECKING:
     from .durable import Disk
     from .model import Claim
 
-# What one look reads at most. Files are taken newest first and in turn from each owner, so that a
-# flood by one account can't hide another's claim.
-MAX_ENTRIES_A_SCAN = 256
+# What one look reads at most, and into memory.
 MAX_BYTES_A_SCAN = 4 * 1024 * 1024
 # A claim is one or two files; `scp -r` of a whole home directory is a mistake.
 MAX_FOLDERS_A_SCAN = 16
 MAX_FILES_A_FOLDER = 32
-# Every account has a queue of its own, up to so many; a process with subordinate ids could make more.
-MAX_OWNERS = 512
 # Of a flood of hostile files a look reads for so long; the next look goes on with the others.
 READING_SECONDS = 0.5
 
-# What was set aside because of `unrecognised = "keep-aside"`; not looked at again.
-ASIDE_PREFIX = ".claimd-aside-"
-OWN_PREFIXES = (sweep.PREFIX, ASIDE_PREFIX)
+# Of `unrecognised = "keep-aside"`.
 MAX_KEPT_ASIDE = 100
 
 PROTECTED_HARDLINKS = "/proc/sys/fs/protected_hardlinks"
@@ -95,34 +88,6 @@ class Look:
     unswept: int | None
 
 
-@dataclass
-class _Listing:
-    """The names to read, chosen while the directory is walked once: memory for the chosen ones alone."""
-
-    queues: dict[int, list[tuple[bool, int, str]]] = field(default_factory=dict)
-    passed_over: int = 0
-    unswept: int | None = None
-
-    def add(self, name: str, found: os.stat_result, *, unseen: bool) -> None:
-        owner = found.st_uid
-        if owner not in self.queues and len(self.queues) >= MAX_OWNERS:
-            owner = -1
-        queue = self.queues.setdefault(owner, [])
-        # By the time of the last change: its owner can't set it, and `scp -p` keeps the others.
-        item = (unseen, found.st_ctime_ns, name)
-        if len(queue) < MAX_ENTRIES_A_SCAN:
-            heapq.heappush(queue, item)
-            return
-        dropped = heapq.heappushpop(queue, item)
-        self.passed_over += dropped[0]
-
-    def names(self) -> list[str]:
-        newest_first = [
-            [name for _, _, name in sorted(queue, reverse=True)] for queue in self.queues.values()
-        ]
-        return [name for row in zip_longest(*newest_first) for name in row if name is not None]
-
-
 class Drop:
     def __init__(self, path: str, disk: Disk, *, own_files: bool) -> None:
         """`own_files`: files of the daemon's own user are read (under --root the user drops himself)."""
@@ -141,7 +106,7 @@ class Drop:
         """
         with self._opened() as directory:
             device = os.fstat(directory).st_dev
-            listing = self._list(directory, seen)
+            listing = Listing.of(directory, seen)
             entries: list[Entry] = []
             names = listing.names()
             end = time.monotonic() + READING_SECONDS
@@ -220,21 +185,6 @@ class Drop:
             yield fd
         finally:
             os.close(fd)
-
-    def _list(self, directory: int, seen: Collection[tuple[str, int]]) -> _Listing:
-        listing = _Listing()
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                try:
-                    found = entry.stat(follow_symlinks=False)
-                except OSError:
-                    continue
-                if entry.name.startswith(sweep.PREFIX):
-                    listing.unswept = min(listing.unswept or found.st_ctime_ns, found.st_ctime_ns)
-                elif not entry.name.startswith(ASIDE_PREFIX):
-                    unseen = (entry.name, found.st_ctime_ns) not in seen
-                    listing.add(entry.name, found, unseen=unseen)
-        return listing
 
     def _examine(self, directory: int, device: int, name: str, *, may_be_folder: bool) -> list[Entry]:
         """The entry, and for a folder those of its files."""

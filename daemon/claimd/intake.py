@@ -15,15 +15,15 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from . import inspection
-from .attempt import State
 from .durable import disk_problem
-from .errors import ClaimdError, Code, Problem, problem
-from .ledger import Ledger, Taken
-from .model import short, spoken
+from .errors import Code, Problem, problem
+from .ledger import Ledger
+from .memory import Memory
+from .model import short
 from .pem import Material, pair_up, recognise
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from .drop import Drop, Entry, Look
     from .model import Claim
@@ -47,8 +47,6 @@ _FOLDER_LOOK_SECONDS = (2.0, 30.0)
 _YOUNG_SECONDS = 60.0
 # A folder that was set aside is destroyed within a second; after so long something is wrong.
 SWEPT_SECONDS = 60.0
-# Of a flood of junk so much is remembered, to read the rest first.
-_MAX_READ_BEFORE = 8192
 
 
 @dataclass(frozen=True)
@@ -99,78 +97,21 @@ class Reception:
     """The looks of one pass, and what they remember."""
 
     def __init__(self, drop: Drop, store: Store, rules: Rules, ledger: Ledger) -> None:
-        self._drop = drop
-        self._store = store
-        self._rules = rules
-        self._read_before: set[tuple[str, int]] = set()
-        self._known: frozenset[str] | None = None
-        self.ledger = ledger
+        self.drop = drop
+        self.store = store
+        self.rules = rules
+        self.memory = Memory(store, ledger)
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.memory.ledger
 
     def look(self, now: datetime, elapsed: float) -> Intake:
         """Keep what is whole, name what is not, destroy what has had its time.
 
         `elapsed`: seconds of CLOCK_BOOTTIME. Raises ClaimdError and OSError, having lost nothing.
         """
-        return _Looking(self, self._drop.look(self._read_before), now, elapsed).done()
-
-    # -- what a look needs
-
-    @property
-    def drop(self) -> Drop:
-        return self._drop
-
-    @property
-    def store(self) -> Store:
-        return self._store
-
-    @property
-    def rules(self) -> Rules:
-        return self._rules
-
-    def remember_read(self, entries: Iterable[Entry]) -> None:
-        if len(self._read_before) > _MAX_READ_BEFORE:
-            self._read_before.clear()
-        self._read_before.update((entry.name, entry.stamp.ctime_ns) for entry in entries if not entry.folder)
-
-    def is_used_up(self, fingerprint: str) -> bool:
-        """Whether the claim has become an identity."""
-        return fingerprint in self._used_up()
-
-    def is_in_use(self, fingerprint: str) -> bool:
-        """Whether it was taken in before and lies in reserve or serves the open attempt.
-
-        A claim that was forgotten (`claimd forget`) or not needed at that time is a new one.
-        """
-        return any(t.fingerprint == fingerprint for t in self.ledger.taken) and self._is_held(fingerprint)
-
-    def taken_with_key(self, public_key_id: str) -> Taken | None:
-        """The claim that was taken in with this key, for a half that comes back."""
-        for taken in self.ledger.taken:
-            if taken.public_key_id != public_key_id:
-                continue
-            if self.is_used_up(taken.fingerprint) or self.is_in_use(taken.fingerprint):
-                return taken
-        return None
-
-    def was_taken_from(self, fingerprint: str, names: Collection[str]) -> bool:
-        return any(t.fingerprint == fingerprint and set(names) <= set(t.names) for t in self.ledger.taken)
-
-    def _used_up(self) -> frozenset[str]:
-        """Of the record as it was before this pass: a look changes nothing in it."""
-        if self._known is None:
-            try:
-                record = self._store.load_record()
-            except (ClaimdError, OSError):
-                return frozenset()  # the pass itself says what is wrong with it
-            used = {each.claim for each in record.history if each.result == "active"}
-            attempt = record.attempt
-            if attempt is not None and attempt.claim and attempt.state in (State.REGISTERED, State.ACTIVE):
-                used.add(attempt.claim.fingerprint)
-            self._known = frozenset(used)
-        return self._known
-
-    def _is_held(self, fingerprint: str) -> bool:
-        return any(claim.fingerprint == fingerprint for claim in self._store.claims())
+        return _Looking(self, self.drop.look(self.memory.read_before), now, elapsed).done()
 
 
 class _Looking:
@@ -178,6 +119,7 @@ class _Looking:
 
     def __init__(self, reception: Reception, look: Look, now: datetime, elapsed: float) -> None:
         self._reception = reception
+        self._memory = reception.memory
         self._now = now
         self._elapsed = elapsed
         self._more = look.more
@@ -202,7 +144,7 @@ class _Looking:
                 self._problems[name] = entry.problem
             elif not entry.is_folder:
                 self._materials[name] = recognise(name, entry.data)
-        self._forget_bytes_of_no_use()
+        self._remember_junk()
         pairing = pair_up(self._materials)
         for claim, names in pairing.claims:
             self._receive(claim, names)
@@ -213,14 +155,14 @@ class _Looking:
         self._complain_of_unswept()
         return self._result()
 
-    def _forget_bytes_of_no_use(self) -> None:
+    def _remember_junk(self) -> None:
         useless = (
             entry
             for name, entry in self._entries.items()
             if name not in self._materials
             or not (self._materials[name].keys or self._materials[name].certificates)
         )
-        self._reception.remember_read(useless)
+        self._memory.remember_read(useless)
 
     # -- claims
 
@@ -229,33 +171,24 @@ class _Looking:
         if found is not None and found.code is Code.CLAIM_IS_PERMANENT:
             self._problems.update(dict.fromkeys(names, found))
             return
-        if self._reception.is_used_up(claim.fingerprint):
+        if self._memory.is_used_up(claim.fingerprint):
             self._came_back(claim.fingerprint, names)
         elif found is not None and found.code is Code.CLAIM_EXPIRED:
             self._expired.append(claim)
             self._destroyed.update(dict.fromkeys(names, found))
-        elif self._reception.is_in_use(claim.fingerprint):
+        elif self._memory.is_in_use(claim.fingerprint):
             self._came_back(claim.fingerprint, names)
         else:
             self._reception.store.secure_claim(claim)
             self._kept.append(claim)
             log.info("claim %s taken in", short(claim.fingerprint))
-            self._remember(claim, names)
+            self._memory.remember(claim, names)
         # A file may hold several claims: it goes when all of them are safe.
         self._taken.update(names)
 
-    def _remember(self, claim: Claim, names: Iterable[str]) -> None:
-        taken = Taken(
-            claim.fingerprint,
-            claim.certificate.public_key_id,
-            tuple(sorted(names)),
-            spoken(claim.certificate.not_after),
-        )
-        self._reception.ledger = self._reception.ledger.with_taken(taken)
-
     def _came_back(self, fingerprint: str, names: Iterable[str]) -> None:
         folders = {name for name in names if self._entries[name].folder}
-        if folders and self._reception.was_taken_from(fingerprint, folders):
+        if folders and self._memory.was_taken_from(fingerprint, folders):
             return  # the folder it came in, left there until the copying was over
         for name in names:
             self._destroyed[name] = problem(Code.CLAIM_ALREADY_TAKEN_IN, claim=short(fingerprint), file=name)
@@ -266,7 +199,7 @@ class _Looking:
         halves = [(key.public_key_id, name) for key, name in pairing.lonely_keys]
         halves += [(each.public_key_id, name) for each, name in pairing.lonely_certificates]
         for public_key_id, name in halves:
-            taken = self._reception.taken_with_key(public_key_id)
+            taken = self._memory.taken_with_key(public_key_id)
             if taken is not None and name not in self._problems:
                 self._came_back(taken.fingerprint, (name,))
                 self._taken.add(name)
@@ -315,10 +248,8 @@ class _Looking:
         """The grace: since when each file lies there unchanged, and whether that is long enough."""
         here = [entry for name, entry in self._all.items() if name not in self._gone]
         stamps = ((e.name, e.stamp.inode, e.stamp.ctime_ns) for e in here)
-        self._reception.ledger = self._reception.ledger.with_seen(
-            self._elapsed, stamps, all_of_them=not self._more
-        )
-        seen = self._reception.ledger.seen
+        self._memory.ledger = self._memory.ledger.with_seen(self._elapsed, stamps, all_of_them=not self._more)
+        seen = self._memory.ledger.seen
         for entry in here:
             if entry.folder is not None:
                 continue
