@@ -72,6 +72,11 @@ habits: $(DEVELOPMENT) ## every way of copying a claim, with every shape: real c
 	@.ci/system-packages test
 	PYTHONPATH=daemon:tests $(BIN)/python -m habits.table
 
+.PHONY: attack
+attack: $(DEVELOPMENT) ## what a technician's account can do to the drop directory, tried (root; some minutes)
+	@.ci/system-packages test
+	PYTHONPATH=daemon:tests $(BIN)/python -m attack.table
+
 .PHONY: format
 format: $(DEVELOPMENT) ## format the source, and mend what the linter can mend
 	$(BIN)/ruff format
