@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -231,3 +232,13 @@ def test_what_is_dropped_is_readable_for_its_owner_alone(tmp_path: Path) -> None
     dropped = tmp_path / "var/spool/claimd/drop/claim.json"
     os.close(os.open(dropped, os.O_CREAT | os.O_WRONLY, 0o666))
     assert stat.S_IMODE(dropped.stat().st_mode) == 0o600
+
+
+def test_nobody_asks_the_kernel_for_set_id_bits() -> None:
+    """The unit's RestrictSUIDSGID= refuses the whole call: mkdir(2) with one of them, chmod(2), open(2)."""
+    source = Path(__file__).parents[1] / "daemon/claimd"
+    asked = re.compile(r"0o[2467][0-7]{3}\b")
+    found = [
+        f"{path.name}: {text}" for path in source.glob("*.py") for text in asked.findall(path.read_text())
+    ]
+    assert found == []

@@ -72,7 +72,8 @@ class ResultDirectory:
         if self._prepared:
             return
         # Made by tmpfiles on a device, with its own group; this is for --root and a lost directory.
-        self._disk.make_directory(self._path, 0o2750)
+        # Without set-id bits: mkdir(2) takes none, and the unit's RestrictSUIDSGID= refuses to be asked.
+        self._disk.make_directory(self._path, 0o750)
         self._disk.sweep(self._path)
         self._prepared = True
 
