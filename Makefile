@@ -91,6 +91,16 @@ deb: $(DEVELOPMENT) ## a .deb for each architecture in dist/ (ARCH="amd64 arm64"
 	@.ci/system-packages deb
 	PYTHONPATH=daemon $(BIN)/python packaging/deb.py $(addprefix --arch ,$(ARCH)) dist
 
+.PHONY: system-test
+system-test: $(DEVELOPMENT) ## the package on a booted machine with systemd (as root; five minutes)
+	@if [ "$$(id -u)" = 0 ]; then \
+		.ci/system-packages system && \
+		$(MAKE) --no-print-directory deb ARCH=$$(dpkg --print-architecture) && \
+		$(PYTEST) -m system tests/system; \
+	else \
+		echo "system-test: skipped, only root can boot a machine"; test -z "$$CI"; \
+	fi
+
 # ---- upkeep
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \

@@ -1,0 +1,464 @@
+"""A device's life in order, on a machine with systemd: from `apt install` to `apt purge`.
+
+Each test goes on where the one before stopped; what one of them needs to be true it asserts itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from device import wait_for
+
+from .machine import Machine, Network, root_file_system, scratch_directory
+from .world import DROP, STATE, TECHNICIAN, Sandbox, World, built_package, repacked
+
+pytestmark = pytest.mark.system
+
+SUITE = os.environ.get("CLAIMD_SYSTEM_SUITE", "bookworm")
+TARGET = "claimd-identity.target"
+CAP_DAC_READ_SEARCH = 1 << 2
+HOOK_LOG = "/root/hooks.log"
+
+# A consumer as an application would be one: its own user, in the group that may read the key.
+CONSUMER = """
+import json, os, socket, ssl, sys
+place = os.path.realpath("/var/lib/claimd/identity/current")
+identity = json.load(open(place + "/identity.json"))
+context = ssl.create_default_context(cafile=identity["paths"]["root_ca"])
+context.load_cert_chain(identity["paths"]["certificate"], identity["paths"]["private_key"])
+raw = socket.create_connection((identity["endpoint"], identity["port"]), timeout=20)
+link = context.wrap_socket(raw, server_hostname=identity["endpoint"])
+client = identity["client_id"].encode()
+body = b"\\x00\\x04MQTT\\x04\\x02\\x00\\x3c" + len(client).to_bytes(2, "big") + client
+link.sendall(b"\\x10" + bytes([len(body)]) + body)
+answer = link.recv(4)
+sys.exit(0 if answer == b"\\x20\\x02\\x00\\x00" else "CONNACK " + answer.hex())
+"""
+
+HOOK = f"""#!/bin/sh
+echo "says $CLAIMD_THING_NAME"
+echo "$CLAIMD_CERTIFICATE_ID after $CLAIMD_PREVIOUS_CERTIFICATE_ID" >>{HOOK_LOG}
+test ! -e /root/hook-sleeps || sleep 1000
+"""
+
+DEVICE_CLIENT = """
+[Unit]
+Description=Stands for the AWS IoT Device Client
+After=claimd-identity.target
+[Service]
+ExecStart=/bin/sleep infinity
+[Install]
+WantedBy=claimd-identity.target
+"""
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    package = built_package()
+    lower = root_file_system(SUITE)
+    network = Network(f"claimd{os.getpid()}")
+    with scratch_directory() as scratch:
+        network.make()
+        machine = Machine(lower, scratch, network)
+        sandbox: Sandbox | None = None
+        try:
+            directory = scratch / "sandbox"
+            directory.mkdir()
+            sandbox = Sandbox(network, directory)
+            machine.boot()
+            yield World(machine, sandbox, scratch, package)
+        finally:
+            machine.stop()
+            if sandbox is not None:
+                sandbox.stop()
+            network.remove()
+
+
+def hook_runs(world: World) -> list[str]:
+    if not world.machine.exists(HOOK_LOG):
+        return []
+    return world.machine.read(HOOK_LOG).splitlines()
+
+
+# --- day one
+
+
+def test_an_installation_without_configuration_ends_green(world: World) -> None:
+    world.make_technician()
+    said = world.install(world.package)
+    assert "sudo claimd setup --endpoint" in said
+    run = world.machine.run
+    assert run("systemctl", "is-active", "claimd.service").strip() == "active"
+    assert run("systemctl", "list-units", "--failed", "--plain", "--no-legend") == ""
+    problem = wait_for(lambda: world.status()["problem"], "the first pass")
+    assert problem["code"] == "not-configured"
+    assert problem["message"].startswith("not configured: set endpoint and template")
+    wait_for(
+        lambda: "not configured" in world.machine.unit("claimd.service", "StatusText"), "the status in a line"
+    )
+    assert world.machine.unit(TARGET, "ActiveState") == "inactive"
+    for unit in ("claimd-identity.path", "claimd-hooks.path"):
+        assert world.machine.unit(unit, "ActiveState") == "active"
+
+
+def test_the_units_are_right_and_closed_on_this_very_machine(world: World) -> None:
+    units = (
+        "claimd.service claimd-identity.path claimd-identity.target claimd-hooks.path claimd-hooks.service"
+    )
+    verified = world.machine.attempt("systemd-analyze", "verify", "--man=no", *units.split())
+    ours = [line for line in verified.stderr.splitlines() if "claimd" in line]
+    assert ours == []
+    world.machine.run("systemd-analyze", "security", "--threshold=15", "claimd.service")
+
+
+def test_an_edit_is_picked_up_without_a_restart(world: World) -> None:
+    pid = world.main_pid()
+    machine = world.machine
+    machine.run("sh", "-c", f"echo '{machine.network.outside_address} sandbox.test' >>/etc/hosts")
+    machine.write("/etc/claimd/sandbox-ca.pem", world.sandbox.authority)
+    machine.write("/etc/claimd/conf.d/50-test.toml", world.configuration())
+    machine.run("usermod", "-a", "-G", "claimd-drop", TECHNICIAN)
+    wait_for(lambda: world.status()["problem"] is None, "the configuration")
+    assert world.main_pid() == pid
+
+
+# --- the claim
+
+
+def test_a_copied_claim_becomes_an_identity_and_everybody_hears_of_it(world: World) -> None:
+    machine = world.machine
+    machine.write("/etc/claimd/hooks.d/10-log", HOOK, 0o755)
+    machine.run(
+        *("ln", "-s", "/usr/share/claimd/hooks/50-aws-iot-device-client"),
+        "/etc/claimd/hooks.d/50-aws-iot-device-client",
+    )
+    machine.write("/etc/systemd/system/aws-iot-device-client.service", DEVICE_CLIENT)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "enable", "aws-iot-device-client.service")
+    # Long enough to look at the worker at its work.
+    world.sandbox.fault("delay step=register ms=4000 times=1")
+    world.scp(world.sandbox.claim())
+
+    worker = wait_for(lambda: _connected_worker(world), "a worker that is connected")
+    assert _capabilities(world, worker) == {0}
+    assert _capabilities(world, world.main_pid()) == {CAP_DAC_READ_SEARCH}
+
+    status = world.wait_for_state("provisioned")
+    certificate = world.identity()
+    assert status["identity"]["certificate_id"] == certificate
+    assert status["identity"]["thing_name"].startswith("gateway-")
+    wait_for(lambda: machine.unit(TARGET, "ActiveState") == "active", TARGET)
+    wait_for(
+        lambda: set(_seen(world).values()) == {certificate} and len(_seen(world)) == 2, "both hooks' end"
+    )
+    assert hook_runs(world) == [f"{certificate} after "]
+    said = machine.journal("-u", "claimd-hooks.service")
+    assert any(line["MESSAGE"] == f"hook 10-log: says {status['identity']['thing_name']}" for line in said)
+    assert certificate in machine.read("/var/spool/claimd/result/latest.txt")
+
+
+def _connected_worker(world: World) -> int | None:
+    """The worker, once its SDK's threads are there: so after the capability has gone."""
+    pid = world.worker_pid()
+    if pid is None:
+        return None
+    threads = world.machine.run("ls", f"/proc/{pid}/task", check=False).split()
+    return pid if len(threads) > 1 else None
+
+
+def _capabilities(world: World, pid: int) -> set[int]:
+    """Permitted and effective, of every thread."""
+    status = world.machine.run("sh", "-c", f"grep -hE '^Cap(Prm|Eff)' /proc/{pid}/task/*/status")
+    return {int(line.split()[1], 16) for line in status.splitlines()}
+
+
+def test_the_claim_is_gone_and_the_key_is_in_its_one_place(world: World) -> None:
+    assert world.machine.run("ls", "-A", DROP) == ""
+    assert world.machine.run("ls", "-A", f"{STATE}/claims") == ""
+    certificate = world.identity()
+    assert world.keys_in("/var") + world.keys_in("/run") + world.keys_in("/tmp") == [
+        f"/var/lib/aws-iot-device-client/keys/{certificate}-private.pem.key",
+        f"{STATE}/identity/{certificate}/private.key",
+    ]
+
+
+def test_the_device_client_has_copies_of_its_own(world: World) -> None:
+    machine = world.machine
+    config = json.loads(machine.read("/etc/.aws-iot-device-client/aws-iot-device-client.conf"))
+    assert machine.run("stat", "-c", "%a %U", config["key"], config["cert"]).splitlines() == [
+        "600 root",
+        "644 root",
+    ]
+    key = machine.read(f"{STATE}/identity/current/private.key")
+    assert machine.read(config["key"]) == key
+    wait_for(lambda: machine.unit("aws-iot-device-client", "ActiveState") == "active", "the device client")
+
+
+def test_a_consumer_of_its_group_connects_and_others_do_not_read(world: World) -> None:
+    machine = world.machine
+    machine.run("useradd", "--system", "--groups", "claimd-identity", "application")
+    machine.write("/opt/consumer.py", CONSUMER)
+    machine.run("python3", "/opt/consumer.py", user="application")
+    key = f"{STATE}/identity/current/private.key"
+    for user in (TECHNICIAN, "nobody"):
+        assert machine.attempt("cat", key, user=user).returncode != 0
+    assert machine.run("stat", "-L", "-c", "%a %U %G", key) == "640 claimd claimd-identity\n"
+
+
+def test_a_person_with_sudo_leaves_nothing_that_the_daemon_can_not_write(world: World) -> None:
+    machine = world.machine
+    machine.write("/etc/sudoers.d/technician", f"{TECHNICIAN} ALL=(ALL) NOPASSWD: ALL\n", 0o440)
+    for command in ("provision", "status", "config show"):
+        machine.attempt("sudo", "claimd", *command.split(), user=TECHNICIAN)
+    found = machine.run(
+        "find", STATE, "/run/claimd", "/var/spool/claimd", "-user", "root", "-not", "-name", "dmi-serial"
+    )
+    assert found.split() == ["/var/spool/claimd"]
+
+
+# --- the sandbox of the service, from inside
+
+
+PROBE = """
+import ctypes, json, mmap, os, socket, time
+libc = ctypes.CDLL(None, use_errno=True)
+def tried(act):
+    try:
+        act()
+    except OSError as error:
+        return os.strerror(error.errno)
+    return "done"
+def call(name, *arguments):
+    def act():
+        if getattr(libc, name)(*arguments) < 0:
+            raise OSError(ctypes.get_errno(), name)
+    return act
+def write(path):
+    def act():
+        with open(path, "w"):
+            pass
+        os.unlink(path)
+    return act
+def read(path):
+    def act():
+        if not open(path, "rb").read(1):
+            raise OSError(61, "an empty file stands there")
+    return act
+def suid():
+    open("/tmp/x", "w").close()
+    os.chmod("/tmp/x", 0o4755)
+def executable():
+    mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+found = {
+    "write state": tried(write("/var/lib/claimd/probe")),
+    "write drop": tried(write("/var/spool/claimd/drop/probe")),
+    "write result": tried(write("/var/spool/claimd/result/probe")),
+    "write run": tried(write("/run/claimd/probe")),
+    "read another's 0600": tried(read("/var/spool/claimd/drop/private")),
+    "write etc": tried(write("/etc/claimd/probe")),
+    "write usr": tried(write("/usr/lib/claimd/probe")),
+    "write var": tried(write("/var/lib/probe")),
+    "read shadow": tried(read("/etc/shadow")),
+    "read host keys": tried(read("/etc/ssh/ssh_host_ed25519_key")),
+    "read home": tried(read("/home/ubuntu/.ssh/authorized_keys")),
+    "read root": tried(read("/root/claimd.deb")),
+    "see init": tried(read("/proc/1/environ")),
+    "see proc/sys": tried(read("/proc/sys/kernel/osrelease")),
+    "internet": tried(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()),
+    "unix": tried(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).close()),
+    "netlink": tried(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close()),
+    "packets": tried(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()),
+    "namespace": tried(call("unshare", 0x10000000)),
+    "mount": tried(call("mount", b"none", b"/tmp", b"tmpfs", 0, None)),
+    "set-id bit": tried(suid),
+    "writable code": tried(executable),
+    "device": tried(lambda: os.mknod("/tmp/null", 0o20666, os.makedev(1, 3))),
+    "host name": tried(lambda: socket.sethostname("x")),
+    "clock": tried(lambda: time.clock_settime(time.CLOCK_REALTIME, time.time())),
+    "chown": tried(lambda: os.chown("/var/lib/claimd", 0, 0)),
+    "become root": tried(lambda: os.setuid(0)),
+    "priority": tried(lambda: os.nice(-1)),
+    "personality": tried(call("personality", 0x0008)),
+    "trace": tried(call("ptrace", 16, 1, 0, 0)),
+}
+print(json.dumps(found))
+"""
+
+ALLOWED = {
+    *("write state", "write drop", "write result", "write run", "read another's 0600"),
+    *("internet", "unix"),
+}
+
+
+def test_what_must_be_denied_is_denied(world: World) -> None:
+    """A probe in the very unit: all its directives, another program."""
+    machine = world.machine
+    machine.write("/usr/local/lib/probe.py", PROBE)
+    machine.run("sh", "-c", f"umask 077; echo private >{DROP}/private; chown {TECHNICIAN} {DROP}/private")
+    unit = machine.read("/usr/lib/systemd/system/claimd.service")
+    unit = unit.replace("Type=notify", "Type=oneshot").replace("Restart=on-failure", "Restart=no")
+    unit = unit.replace(
+        "ExecStart=/usr/bin/claimd run", "ExecStart=/usr/bin/python3 -I /usr/local/lib/probe.py"
+    )
+    unit = unit.replace("WatchdogSec=180\n", "")
+    machine.write("/run/systemd/system/probe.service", unit)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", "probe.service")
+    machine.run("rm", "/run/systemd/system/probe.service", f"{DROP}/private")
+    said = [line["MESSAGE"] for line in machine.journal("-u", "probe.service", "_COMM=python3")]
+    found: dict[str, str] = json.loads(str(said[-1]))
+    assert {name for name, outcome in found.items() if outcome == "done"} == ALLOWED, found
+
+
+# --- restarts, crashes, power cuts
+
+
+def test_reload_and_restart_change_nothing(world: World) -> None:
+    before, pid, certificate = hook_runs(world), world.main_pid(), world.identity()
+    world.machine.run("systemctl", "reload", "claimd")
+    assert world.main_pid() == pid
+    world.machine.run("systemctl", "restart", "claimd")
+    assert world.main_pid() != pid
+    assert world.wait_for_state("provisioned")["identity"]["certificate_id"] == certificate
+    assert hook_runs(world) == before
+
+
+@pytest.mark.parametrize("who", ["worker", "service"])
+def test_killed_in_the_middle_of_an_attempt_it_goes_on_and_loses_nothing(world: World, who: str) -> None:
+    world.forget()
+    before = {one["certificate_id"] for one in world.sandbox.certificates()}
+    # Long enough to be killed in, shorter than what a worker waits for an answer.
+    world.sandbox.fault("delay step=register when=after ms=5000 times=1")
+    world.scp(world.sandbox.claim(), f"claim-{who}.json")
+    wait_for(lambda: _is_registering(world), "the registration")
+    worker, main = world.worker_pid(), world.main_pid()
+    assert worker is not None
+    world.machine.run("kill", "-9", str(worker if who == "worker" else main))
+    world.wait_for_state("provisioned")
+    if who == "service":
+        assert world.main_pid() != main
+    # Every certificate that became active in the cloud is here, with its key.
+    fresh = [one for one in world.sandbox.certificates() if one["certificate_id"] not in before]
+    active = {str(one["certificate_id"]) for one in fresh if one["status"] == "ACTIVE"}
+    assert active == {world.identity()}
+    world.machine.run("python3", "/opt/consumer.py", user="application")
+
+
+def _is_registering(world: World) -> bool:
+    attempt = world.status()["attempt"]
+    return attempt is not None and attempt["state"] == "registering"
+
+
+def test_the_watchdog_restarts_a_service_that_hangs(world: World) -> None:
+    machine = world.machine
+    machine.write(
+        "/run/systemd/system/claimd.service.d/fast.conf", "[Service]\nWatchdogSec=4\nRestartSec=0\n"
+    )
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", "claimd")
+    main = world.main_pid()
+    machine.run("kill", "-STOP", str(main))
+    wait_for(lambda: world.main_pid() not in (0, main), "a new process")
+    wait_for(lambda: machine.unit("claimd.service", "ActiveState") == "active", "the service")
+    assert int(machine.unit("claimd.service", "NRestarts")) >= 1
+    machine.run("rm", "-r", "/run/systemd/system/claimd.service.d")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", "claimd")
+
+
+def test_hooks_that_a_power_cut_ended_run_at_the_next_boot_and_not_at_the_one_after(world: World) -> None:
+    machine = world.machine
+    wait_for(lambda: machine.unit("claimd-hooks.service", "ActiveState") == "inactive", "the hooks' rest")
+    certificate = world.identity()
+    assert hook_runs(world)[-1].startswith(certificate)
+    before = len(hook_runs(world))
+    machine.run("touch", "/root/hook-sleeps")
+    machine.write("/var/lib/claimd-hooks/seen.json", '{"schema": 1, "seen": {}}', 0o600)
+    machine.run("systemctl", "--no-block", "restart", "claimd-hooks.service")
+    wait_for(lambda: len(hook_runs(world)) > before, "a hook at work")
+    machine.cut_power()
+
+    (machine.upper / "root/hook-sleeps").unlink()
+    machine.boot()
+    wait_for(lambda: machine.unit(TARGET, "ActiveState") == "active", TARGET)
+    wait_for(lambda: _seen(world).get("10-log") == certificate, "the hook's end")
+    after = hook_runs(world)
+    assert after[before:] == [f"{certificate} after "] * 2
+
+    machine.stop()
+    machine.boot()
+    wait_for(lambda: machine.unit(TARGET, "ActiveState") == "active", TARGET)
+    wait_for(
+        lambda: machine.unit("claimd-hooks.service", "ExecMainExitTimestamp") != "", "the hooks' service"
+    )
+    assert hook_runs(world) == after
+
+
+def _seen(world: World) -> dict[str, str]:
+    text = world.machine.run("cat", "/var/lib/claimd-hooks/seen.json", check=False)
+    seen: dict[str, str] = json.loads(text)["seen"] if text else {}
+    return seen
+
+
+# --- replacing
+
+
+def test_a_second_claim_replaces_the_identity_and_the_hook_hears_of_both(world: World) -> None:
+    old = world.identity()
+    world.machine.write("/etc/claimd/conf.d/60-replace.toml", 'reprovision = "replace"\n')
+    world.machine.run("systemctl", "reload", "claimd")
+    world.scp(world.sandbox.claim(), "second.json")
+    wait_for(lambda: world.identity() != old, "the new identity")
+    new = world.identity()
+    wait_for(lambda: hook_runs(world)[-1] == f"{new} after {old}", "the hook")
+    world.machine.run("python3", "/opt/consumer.py", user="application")
+
+
+# --- the package's life
+
+
+def test_upgrade_and_downgrade_keep_configuration_and_identity(world: World, tmp_path: Path) -> None:
+    machine, certificate = world.machine, world.identity()
+    mine = machine.read("/etc/claimd/claimd.toml") + "# edited by hand\n"
+    machine.write("/etc/claimd/claimd.toml", mine)
+    newer = repacked(world.package, "99.0", tmp_path)
+    for package, options in ((newer, ()), (world.package, ("--allow-downgrades",))):
+        pid = world.main_pid()
+        world.install(package, *options)
+        assert world.main_pid() not in (0, pid)
+        assert world.wait_for_state("provisioned")["identity"]["certificate_id"] == certificate
+        assert machine.read("/etc/claimd/claimd.toml") == mine
+        assert machine.exists("/etc/claimd/conf.d/50-test.toml")
+    machine.run("python3", "/opt/consumer.py", user="application")
+
+
+def test_removal_stops_the_service_and_leaves_what_others_stand_on(world: World) -> None:
+    machine, certificate = world.machine, world.identity()
+    machine.run("apt-get", "remove", "-y", "claimd")
+    assert machine.unit("claimd.service", "ActiveState") in ("inactive", "failed")
+    assert machine.attempt("pgrep", "-u", "claimd").returncode == 1
+    assert world.identity() == certificate
+    machine.run("python3", "/opt/consumer.py", user="application")
+    assert not machine.exists("/usr/lib/claimd")
+    world.install(world.package)
+    assert world.wait_for_state("provisioned")["identity"]["certificate_id"] == certificate
+
+
+def test_a_purge_leaves_the_identity_unless_it_was_asked_for(world: World) -> None:
+    machine, certificate = world.machine, world.identity()
+    said = machine.run("apt-get", "purge", "-y", "claimd")
+    assert "the identity stays in /var/lib/claimd" in said
+    assert world.identity() == certificate
+    machine.run("python3", "/opt/consumer.py", user="application")
+    assert not machine.exists("/etc/claimd/claimd.toml") and not machine.exists("/var/spool/claimd")
+
+    world.install(world.package)
+    machine.run("touch", "/etc/claimd/purge-identity")
+    machine.run("apt-get", "purge", "-y", "claimd")
+    assert not machine.exists(STATE) and not machine.exists("/etc/claimd/purge-identity")
+    machine.run("getent", "group", "claimd-identity")
