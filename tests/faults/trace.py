@@ -1,0 +1,331 @@
+"""What a pass does to the disk and to AWS, recorded in order, so that power cuts can be replayed.
+
+A trace is a list of operations on numbered nodes (files, directories, links), with AWS's events between
+them. Each operation knows the step that it belongs to: one call of `durable.Disk`, or one request.
+Invariant: playing all operations on the start gives the tree that is on disk at the end (a test says so).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from claimd.durable import Calls, Disk, File
+from faults.calls import PlainCalls
+
+
+class Op(str, Enum):
+    CREATE = "create"  # node, in directory, name, mode
+    MKDIR = "mkdir"
+    LINK = "link"  # a symbolic link; data is its target
+    WRITE = "write"  # node, data
+    CHMOD = "chmod"
+    SYNC = "sync"  # node: its data and mode, or a directory's names
+    RENAME = "rename"  # within a directory: name, to
+    REMOVE = "remove"  # name
+    EVENT = "event"  # data: what the cloud noted
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One operation. `step`: its number and label, such as `12 write_file attempt.json`."""
+
+    op: Op
+    step: tuple[int, str]
+    node: int = 0
+    directory: int = 0
+    name: str = ""
+    to: str = ""
+    mode: int = 0
+    data: bytes = b""
+
+    @property
+    def label(self) -> str:
+        return f"{self.step[1]}: {self.op.value}{'' if not self.what else ' ' + self.what}"
+
+    @property
+    def what(self) -> str:
+        return "directory" if self.op is Op.SYNC and self.mode else ""
+
+
+@dataclass
+class Node:
+    """A file's data, a link's target, or a directory's names."""
+
+    mode: int
+    data: bytes = b""
+    names: dict[str, int] | None = None
+    is_link: bool = False
+
+
+@dataclass
+class Tree:
+    """A file system in memory. Node 0 is the device's root."""
+
+    nodes: dict[int, Node] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, root: Path) -> Tree:
+        tree = cls()
+        tree._read(root)
+        return tree
+
+    def _read(self, path: Path) -> int:
+        number, found = len(self.nodes), path.lstat()
+        if path.is_symlink():
+            self.nodes[number] = Node(0o777, os.readlink(path).encode(), is_link=True)
+        elif path.is_dir():
+            self.nodes[number] = Node(found.st_mode & 0o7777, names={})
+            names = {name: self._read(path / name) for name in sorted(os.listdir(path))}
+            self.nodes[number].names = names
+        else:
+            self.nodes[number] = Node(found.st_mode & 0o7777, path.read_bytes())
+        return number
+
+    def find(self, path: str) -> int:
+        """By a path relative to the root."""
+        number = 0
+        for part in filter(None, path.split("/")):
+            names = self.nodes[number].names
+            assert names is not None, path
+            number = names[part]
+        return number
+
+    def apply(self, entry: Entry) -> None:
+        """Leaves out what makes no sense any more, as a file system does that lost the directory."""
+        if entry.op in (Op.SYNC, Op.EVENT):
+            return
+        if entry.op is Op.WRITE:
+            self.nodes[entry.node].data += entry.data
+        elif entry.op is Op.CHMOD:
+            self.nodes[entry.node].mode = entry.mode
+        else:
+            names = self.nodes[entry.directory].names
+            assert names is not None
+            if entry.op is Op.RENAME:
+                if entry.name in names:
+                    names[entry.to] = names.pop(entry.name)
+            elif entry.op is Op.REMOVE:
+                names.pop(entry.name, None)
+            else:
+                names[entry.name] = entry.node
+
+    def copy(self) -> Tree:
+        return Tree(
+            {
+                number: Node(n.mode, n.data, None if n.names is None else dict(n.names), n.is_link)
+                for number, n in self.nodes.items()
+            }
+        )
+
+    def listing(self) -> Iterator[tuple[str, Node]]:
+        """Every path that can be reached, in order."""
+        yield from self._listing(0, "")
+
+    def _listing(self, number: int, path: str) -> Iterator[tuple[str, Node]]:
+        node = self.nodes[number]
+        yield path, node
+        for name, child in sorted((node.names or {}).items()):
+            yield from self._listing(child, f"{path}/{name}")
+
+
+class Recorder(PlainCalls):
+    """Carries out every call, and writes it down."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root)
+        self.start = Tree.read(root)
+        self.now = self.start.copy()
+        self.entries: list[Entry] = []
+        self._next = len(self.start.nodes)
+        self._open: dict[int, int] = {}
+        self._steps = 0
+        self._step = (0, "")
+
+    # Steps
+
+    @contextmanager
+    def step(self, label: str) -> Iterator[None]:
+        """What happens inside belongs together; an inner step belongs to the outer one."""
+        if self._step[1]:
+            yield
+            return
+        self._steps += 1
+        self._step = (self._steps, label)
+        try:
+            yield
+        finally:
+            self._step = (self._steps, "")
+
+    def event(self, text: str) -> None:
+        """What AWS noted. A request and what came of it are one step."""
+        noted = json.loads(text)
+        last = self.entries[-1] if self.entries else None
+        if noted["event"] in ("issued", "activated") and last is not None and last.op is Op.EVENT:
+            step = last.step
+        else:
+            self._steps += 1
+            step = (self._steps, f"aws {noted.get('step', noted['event'])}")
+        self._note(Entry(Op.EVENT, step, data=text.encode("ascii")))
+
+    def _note(self, entry: Entry) -> None:
+        self.now.apply(entry)
+        self.entries.append(entry)
+
+    # Calls
+
+    def _relative(self, path: str, directory: int | None = None) -> str:
+        if directory is not None:
+            path = os.path.join(os.readlink(f"/proc/self/fd/{directory}"), path)
+        assert path.startswith(self._root), path
+        return path[len(self._root) :]
+
+    def _parent(self, path: str) -> tuple[int, str]:
+        directory, name = os.path.split(path)
+        return self.now.find(directory), name
+
+    def _new(self, op: Op, path: str, mode: int, data: bytes = b"") -> int:
+        directory, name = self._parent(self._relative(path))
+        number, self._next = self._next, self._next + 1
+        names: dict[str, int] | None = {} if op is Op.MKDIR else None
+        for tree in (self.start, self.now):
+            node = Node(mode, data, None if names is None else {}, op is Op.LINK)
+            tree.nodes[number] = node
+        self._note(Entry(op, self._step, number, directory, name, mode=mode, data=data))
+        return number
+
+    def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        is_new = bool(flags & os.O_CREAT) and not os.path.lexists(path)
+        fd = super().open(path, flags, mode, dir_fd=dir_fd)
+        if is_new:
+            self._open[fd] = self._new(Op.CREATE, path, os.fstat(fd).st_mode & 0o7777)
+        else:
+            self._open[fd] = self.now.find(self._relative(path, dir_fd))
+        return fd
+
+    def write(self, fd: int, data: bytes | memoryview, /) -> int:
+        written = super().write(fd, data)
+        self._note(Entry(Op.WRITE, self._step, self._open[fd], data=bytes(data[:written])))
+        return written
+
+    def fsync(self, fd: int) -> None:
+        number = self._open.get(fd)
+        if number is None:
+            number = self.now.find(self._relative(os.readlink(f"/proc/self/fd/{fd}")))
+        is_directory = self.now.nodes[number].names is not None
+        self._note(Entry(Op.SYNC, self._step, number, mode=int(is_directory)))
+
+    def fchmod(self, fd: int, mode: int) -> None:
+        super().fchmod(fd, mode)
+        self._note(Entry(Op.CHMOD, self._step, self._open[fd], mode=mode))
+
+    def close(self, fd: int) -> None:
+        super().close(fd)
+        self._open.pop(fd, None)
+
+    def rename(self, src: str, dst: str) -> None:
+        super().rename(src, dst)
+        (directory, name), (other, to) = self._parent(self._relative(src)), self._parent(self._relative(dst))
+        assert directory == other, "nothing is renamed across directories"
+        self._note(Entry(Op.RENAME, self._step, 0, directory, name, to))
+
+    def unlink(self, path: str, *, dir_fd: int | None = None) -> None:
+        directory, name = self._parent(self._relative(path, dir_fd))
+        super().unlink(path, dir_fd=dir_fd)
+        self._note(Entry(Op.REMOVE, self._step, 0, directory, name))
+
+    def mkdir(self, path: str, mode: int = 0o777) -> None:
+        super().mkdir(path, mode)
+        self._new(Op.MKDIR, path, os.stat(path).st_mode & 0o7777)
+
+    def rmdir(self, path: str) -> None:
+        super().rmdir(path)
+        directory, name = self._parent(self._relative(path))
+        self._note(Entry(Op.REMOVE, self._step, 0, directory, name))
+
+    def symlink(self, src: str, dst: str) -> None:
+        super().symlink(src, dst)
+        self._new(Op.LINK, dst, 0o777, src.encode())
+
+
+class RecordedJournal:
+    """The cloud's journal, with every event in the trace as well."""
+
+    def __init__(self, recorder: Recorder, events: Sequence[str]) -> None:
+        self._recorder = recorder
+        self._events = list(events)
+
+    def append(self, event: str) -> None:
+        self._events.append(event)
+        self._recorder.event(event)
+
+    def events(self) -> Sequence[str]:
+        return self._events
+
+
+def stepping(recorder: Recorder, kind: type[Disk] = Disk) -> Callable[[Calls, Callable[[], str]], Disk]:
+    """A Disk of `kind` whose methods are steps of the trace."""
+
+    class Stepping(kind):  # type: ignore[valid-type, misc]
+        def write_file(self, path: str, data: bytes, mode: int) -> None:
+            with recorder.step(f"write_file {_short(path)}{_state(path, data)}"):
+                super().write_file(path, data, mode)
+
+        def write_volatile(self, path: str, data: bytes, mode: int) -> None:
+            with recorder.step(f"write_volatile {_short(path)}"):
+                super().write_volatile(path, data, mode)
+
+        def make_tree(self, path: str, files: Mapping[str, File], mode: int) -> None:
+            with recorder.step(f"make_tree {_short(path)}"):
+                super().make_tree(path, files, mode)
+
+        def make_directory(self, path: str, mode: int) -> None:
+            with recorder.step(f"make_directory {_short(path)}"):
+                super().make_directory(path, mode)
+
+        def replace_symlink(self, path: str, target: str) -> None:
+            with recorder.step(f"replace_symlink {_short(path)}"):
+                super().replace_symlink(path, target)
+
+        def remove_file(self, path: str) -> None:
+            with recorder.step(f"remove_file {_short(path)}"):
+                super().remove_file(path)
+
+        def remove_tree(self, path: str) -> None:
+            with recorder.step(f"remove_tree {_short(path)}"):
+                super().remove_tree(path)
+
+        def remove_from(self, directory_fd: int, name: str) -> None:
+            with recorder.step("remove_from drop"):
+                super().remove_from(directory_fd, name)
+
+        def sweep(self, directory: str) -> int:
+            with recorder.step(f"sweep {_short(directory)}"):
+                return int(super().sweep(directory))
+
+        def probe(self, directory: str) -> None:
+            with recorder.step(f"probe {_short(directory)}"):
+                super().probe(directory)
+
+    return Stepping
+
+
+def _short(path: str) -> str:
+    """A path below the state directory without what differs from run to run."""
+    parts = path.rpartition("/var/lib/claimd")[2].strip("/").split("/") if "/var/lib/claimd" in path else []
+    if not parts:
+        return os.path.basename(path)
+    return "/".join("ID" if len(part) == 64 else part for part in parts) or "."
+
+
+def _state(path: str, data: bytes) -> str:
+    """Which state of the attempt a record holds."""
+    if not path.endswith("attempt.json"):
+        return ""
+    attempt = json.loads(data)["attempt"]
+    return "" if attempt is None else f" ({attempt['state']})"
