@@ -10,12 +10,13 @@ Invariant: `cuts` depends on the trace alone. /run is gone after every cut.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from faults.cloud import MemoryJournal
@@ -24,7 +25,7 @@ from faults.kills import end_of
 from faults.rig import Clock, Rig
 from faults.scenarios import Scenario
 from faults.table import Row
-from faults.trace import Entry, Op, RecordedJournal, Recorder, Tree, stepping
+from faults.trace import BALLAST, VOLATILE, Entry, Op, RecordedJournal, Recorder, Tree, stepping
 
 # claimd never leaves more to chance at one moment. A trace that lacks an fsync does: of that so many are
 # tried, those in which the later changes arrived and the earlier ones did not before the others.
@@ -53,8 +54,8 @@ def written_down(rig: Rig, scenario: Scenario) -> Trace:
     watched = replace(rig, journal=RecordedJournal(recorder, before), disk=stepping(recorder, rig.disk))
     recovery = watched.recover(recorder)
     assert recovery.is_active, recovery.why
-    # /run is not on a disk: what is written there is gone after any cut.
-    kept = tuple(e for e in recorder.entries if not e.step[1].startswith("write_volatile"))
+    # What is written to /run, or for people alone, is gone after any cut.
+    kept = tuple(e for e in recorder.entries if not e.step[1].startswith(VOLATILE))
     return Trace(recorder.start, kept, before, rig, scenario)
 
 
@@ -63,11 +64,19 @@ def written_down(rig: Rig, scenario: Scenario) -> Trace:
 
 @dataclass(frozen=True)
 class Cut:
-    """`after` entries were carried out; `tree` is what is found."""
+    """`after` entries were carried out. `names`: the tree by its names; `contents`: what is in open files."""
 
     after: int
-    tree: Tree
     events: tuple[str, ...]
+    names: Tree
+    contents: tuple[tuple[int, bytes, int], ...]
+
+    @functools.cached_property
+    def tree(self) -> Tree:
+        made = self.names.copy()
+        for node, data, mode in self.contents:
+            made.nodes[node] = replace(made.nodes[node], data=data, mode=mode)
+        return made
 
     def key(self) -> str:
         found = hashlib.sha256(repr(self.events).encode())
@@ -76,61 +85,76 @@ class Cut:
         return found.hexdigest()
 
 
+@dataclass
+class _Moment:
+    """`safe` is what must be there; `names` and `files` what may or may not have reached the disk."""
+
+    safe: Tree
+    names: dict[int, list[Entry]] = field(default_factory=dict)
+    files: dict[int, list[Entry]] = field(default_factory=dict)
+    events: tuple[str, ...] = ()
+    version: int = 0  # of `safe`
+    probes: set[int] = field(default_factory=set)  # directories
+
+    def carry_out(self, entry: Entry) -> None:
+        if entry.op is Op.EVENT:
+            self.events = (*self.events, entry.data.decode("ascii"))
+        elif entry.op is Op.SYNC:
+            self.safe, self.version = self.safe.copy(), self.version + 1
+            for done in (*self.names.pop(entry.node, ()), *self.files.pop(entry.node, ())):
+                self.safe.apply(done)
+        elif entry.op in (Op.WRITE, Op.CHMOD):
+            self.files.setdefault(entry.node, []).append(entry)
+        else:
+            self.names.setdefault(entry.directory, []).append(entry)
+            if entry.op is Op.MKDIR and entry.step[1].startswith("probe "):
+                self.probes.add(entry.node)
+
+
 def cuts(
     start: Tree, entries: Sequence[Entry], before: Sequence[str] = (), *, whole: bool = True
 ) -> Iterator[Cut]:
     """Every state after every prefix; the same state may come again. `whole`: too many is an error."""
-    # `safe` is what must be there; `pending` what may or may not have reached the disk.
-    safe = start.copy()
-    names: dict[int, list[Entry]] = {}
-    files: dict[int, list[Entry]] = {}
-    events = list(before)
-    yield from _states(0, safe, names, files, tuple(events), whole)
+    moment = _Moment(start, events=tuple(before))
+    seen: set[object] = set()
+    yield from _states(0, moment, whole, seen)
     for number, entry in enumerate(entries, 1):
-        if entry.op is Op.EVENT:
-            events.append(entry.data.decode("ascii"))
-        elif entry.op is Op.SYNC:
-            for done in (*names.pop(entry.node, ()), *files.pop(entry.node, ())):
-                safe.apply(done)
-        elif entry.op in (Op.WRITE, Op.CHMOD):
-            files.setdefault(entry.node, []).append(entry)
-        else:
-            names.setdefault(entry.directory, []).append(entry)
-        yield from _states(number, safe, names, files, tuple(events), whole)
+        moment.carry_out(entry)
+        yield from _states(number, moment, whole, seen)
 
 
-def _states(
-    number: int,
-    safe: Tree,
-    names: dict[int, list[Entry]],
-    files: dict[int, list[Entry]],
-    events: tuple[str, ...],
-    whole: bool,
-) -> Iterator[Cut]:
-    by_names = [list(_subsets(pending)) for pending in names.values()]
+def _states(number: int, moment: _Moment, whole: bool, seen: set[object]) -> Iterator[Cut]:
+    """`seen`: what an earlier moment gave already, with nothing synced in between."""
+    by_names = [
+        # What a probe's own directory holds makes no difference: it goes as a whole.
+        [tuple(pending)] if pending[0].directory in moment.probes else list(_subsets(pending))
+        for pending in moment.names.values()
+    ]
     count = 0
     for choice in itertools.product(*by_names):
-        tree = safe.copy()
-        for entry in itertools.chain(*choice):
+        chosen = tuple(itertools.chain.from_iterable(choice))
+        tree = moment.safe.copy()
+        for entry in chosen:
             tree.apply(entry)
-        reachable = _reachable(tree)
-        open_files = [node for node in files if node in reachable]
-        for contents in itertools.product(*(_contents(safe, node, files[node]) for node in open_files)):
-            made = tree.copy()
-            for node, (data, mode) in zip(open_files, contents, strict=True):
-                made.nodes[node].data, made.nodes[node].mode = data, mode
+        there = _reachable(tree)
+        open_files = [node for node in moment.files if node in there]
+        variants = (_contents(moment.safe, node, moment.files[node]) for node in open_files)
+        for contents in itertools.product(*variants):
             count += 1
             if count > MOST_STATES_A_CUT and not whole:
                 return
             assert count <= MOST_STATES_OF_CLAIMD, "too much is left to chance to try it all"
-            yield Cut(number, made, events)
+            mark = (moment.version, tuple(map(id, chosen)), contents, len(moment.events))
+            if mark not in seen:
+                seen.add(mark)
+                yield Cut(number, moment.events, tree, contents)
 
 
 def _subsets(pending: Sequence[Entry]) -> Iterator[tuple[Entry, ...]]:
     """What may have reached the disk of one directory's changes: changes of one name keep their order."""
     groups: list[tuple[set[str], list[Entry]]] = []
     for entry in pending:
-        touched = {entry.name, entry.to} - {""}
+        touched = {"ballast"} if entry.is_ballast else {entry.name, entry.to} - {""}
         joined = [entry]
         for group in [g for g in groups if g[0] & touched]:
             groups.remove(group)
@@ -142,14 +166,16 @@ def _subsets(pending: Sequence[Entry]) -> Iterator[tuple[Entry, ...]]:
         yield tuple(itertools.chain(*choice))
 
 
-def _contents(safe: Tree, number: int, pending: Sequence[Entry]) -> list[tuple[bytes, int]]:
-    """What may be found of a file that was not synced: its data and its mode."""
+def _contents(safe: Tree, number: int, pending: Sequence[Entry]) -> list[tuple[int, bytes, int]]:
+    """What may be found of a file that was not synced: its number, data and mode."""
     old = safe.nodes[number]
     new = b"".join(e.data for e in pending if e.op is Op.WRITE)
+    if new == BALLAST:
+        return [(number, old.data + new, old.mode)]
     modes = dict.fromkeys([old.mode, *(e.mode for e in pending if e.op is Op.CHMOD)])
     half = len(new) // 2
     added = dict.fromkeys([b"", bytes(len(new)), new[:half], new[:half] + bytes(len(new) - half), new])
-    return [(old.data + data, mode) for data in added for mode in modes]
+    return [(number, old.data + data, mode) for data in added for mode in modes]
 
 
 def _reachable(tree: Tree) -> set[int]:
@@ -234,19 +260,14 @@ def replay(trace: Trace, court: Court, *, every: int = 1) -> Row:
     return row
 
 
-def replay_twice(trace: Trace, court: Court, *, every: int) -> Row:
-    """A second cut, at every place of the recovery from one first cut of so many."""
+def replay_twice(trace: Trace, court: Court, *, every: int, second_every: int = 1) -> Row:
+    """A second cut, at one place of so many, in the recovery from one first cut of so many."""
     row = Row(f"power cut, and one in the recovery: {trace.scenario.name}")
-    firsts: set[str] = set()
-    for first in cuts(trace.start, trace.entries, trace.before):
-        key = first.key()
-        if key in firsts:
-            continue
-        firsts.add(key)
-        again = court.recovery(trace, first) if len(firsts) % every == 0 else None
+    for first in itertools.islice(cuts(trace.start, trace.entries, trace.before), 0, None, every):
+        again = court.recovery(trace, first)
         if again is None:
             continue
-        for second in cuts(again.start, again.entries, again.before):
+        for second in itertools.islice(cuts(again.start, again.entries, again.before), 0, None, second_every):
             findings, is_new = court.judge(again, second, power_cuts=2)
             if is_new:
                 row.add(f"{where(trace, first)}, then {where(again, second)}", findings, struck=2)

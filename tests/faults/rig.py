@@ -162,9 +162,7 @@ class Rig:
             progress=lambda stage, sentence: None,
         )
         cloud = self.cloud(boundary)
-        outside = Outside(
-            disk, self.keeper, self.clock, chance.random, lambda seconds: cloud, sleep=self.advance
-        )
+        outside = Outside(disk, self.keeper, self.clock, chance.random, lambda seconds: cloud, self.advance)
         return ensure(request, outside)
 
     def recover_in_a_child(self, calls: Calls, boundary: Callable[[str], None]) -> int:

@@ -37,16 +37,16 @@ class TestTheTeeth:
     """The same sweep over a broken claimd is red."""
 
     def test_the_key_is_stored_behind_the_registration(self, memory: Path) -> None:
-        row = broken(memory, 5, keeper=mutants.LateStore)
+        row = broken(memory, 13, keeper=mutants.LateStore)
         assert row.found[Kind.LOST] > 0
         assert row.objections()
 
     def test_a_file_is_overwritten_in_place(self, memory: Path) -> None:
-        row = broken(memory, 7, disk=mutants.InPlaceDisk)
+        row = broken(memory, 17, disk=mutants.InPlaceDisk)
         assert row.found[Kind.HALF] > 0
 
     def test_a_key_gets_its_mode_after_its_contents(self, memory: Path) -> None:
-        row = broken(memory, 7, disk=mutants.ChmodLaterDisk)
+        row = broken(memory, 17, disk=mutants.ChmodLaterDisk)
         assert row.found[Kind.LEAKED] > 0
 
     def test_a_harness_that_kills_nothing_is_no_pass(self) -> None:

@@ -7,16 +7,23 @@ Invariant: playing all operations on the start gives the tree that is on disk at
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
-from claimd.durable import Calls, Disk, File
+from claimd.durable import Calls, Disk
 from faults.calls import PlainCalls
+
+# Instead of the random bytes of a file that only holds room.
+BALLAST = b"ballast"
+# Steps in /run, which is not on a disk, and texts for people, on which nothing depends.
+VOLATILE = "run:"
 
 
 class Op(str, Enum):
@@ -49,17 +56,24 @@ class Entry:
         return f"{self.step[1]}: {self.op.value}{'' if not self.what else ' ' + self.what}"
 
     @property
+    def is_ballast(self) -> bool:
+        """Files that only hold room, or are on their way out: which of them are there says nothing."""
+        if self.op is Op.REMOVE and self.step[1].startswith(("sweep ", "remove_tree ")):
+            return True
+        return self.step[1].startswith("probe ") or self.name.startswith("reserve-")
+
+    @property
     def what(self) -> str:
         return "directory" if self.op is Op.SYNC and self.mode else ""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Node:
-    """A file's data, a link's target, or a directory's names."""
+    """A file's data, a link's target, or a directory's names. Never changed: a tree gets another one."""
 
     mode: int
     data: bytes = b""
-    names: dict[str, int] | None = None
+    names: Mapping[str, int] | None = None
     is_link: bool = False
 
 
@@ -77,51 +91,49 @@ class Tree:
 
     def _read(self, path: Path) -> int:
         number, found = len(self.nodes), path.lstat()
+        mode = found.st_mode & 0o7777
+        self.nodes[number] = Node(mode)
         if path.is_symlink():
             self.nodes[number] = Node(0o777, os.readlink(path).encode(), is_link=True)
         elif path.is_dir():
-            self.nodes[number] = Node(found.st_mode & 0o7777, names={})
-            names = {name: self._read(path / name) for name in sorted(os.listdir(path))}
-            self.nodes[number].names = names
+            self.nodes[number] = Node(mode, names={n: self._read(path / n) for n in sorted(os.listdir(path))})
         else:
-            self.nodes[number] = Node(found.st_mode & 0o7777, path.read_bytes())
+            self.nodes[number] = Node(mode, path.read_bytes())
         return number
+
+    def names(self, directory: int) -> Mapping[str, int]:
+        found = self.nodes[directory].names
+        assert found is not None, f"node {directory} is no directory"
+        return found
 
     def find(self, path: str) -> int:
         """By a path relative to the root."""
         number = 0
         for part in filter(None, path.split("/")):
-            names = self.nodes[number].names
-            assert names is not None, path
-            number = names[part]
+            number = self.names(number)[part]
         return number
 
     def apply(self, entry: Entry) -> None:
-        """Leaves out what makes no sense any more, as a file system does that lost the directory."""
+        """Leaves out what makes no sense any more, as a file system does that lost the name."""
         if entry.op in (Op.SYNC, Op.EVENT):
             return
-        if entry.op is Op.WRITE:
-            self.nodes[entry.node].data += entry.data
-        elif entry.op is Op.CHMOD:
-            self.nodes[entry.node].mode = entry.mode
+        if entry.op in (Op.WRITE, Op.CHMOD):
+            old = self.nodes[entry.node]
+            mode = entry.mode if entry.op is Op.CHMOD else old.mode
+            self.nodes[entry.node] = replace(old, data=old.data + entry.data, mode=mode)
+            return
+        names = dict(self.names(entry.directory))
+        if entry.op is Op.RENAME:
+            if entry.name in names:
+                names[entry.to] = names.pop(entry.name)
+        elif entry.op is Op.REMOVE:
+            names.pop(entry.name, None)
         else:
-            names = self.nodes[entry.directory].names
-            assert names is not None
-            if entry.op is Op.RENAME:
-                if entry.name in names:
-                    names[entry.to] = names.pop(entry.name)
-            elif entry.op is Op.REMOVE:
-                names.pop(entry.name, None)
-            else:
-                names[entry.name] = entry.node
+            names[entry.name] = entry.node
+        self.nodes[entry.directory] = replace(self.nodes[entry.directory], names=names)
 
     def copy(self) -> Tree:
-        return Tree(
-            {
-                number: Node(n.mode, n.data, None if n.names is None else dict(n.names), n.is_link)
-                for number, n in self.nodes.items()
-            }
-        )
+        return Tree(dict(self.nodes))
 
     def listing(self) -> Iterator[tuple[str, Node]]:
         """Every path that can be reached, in order."""
@@ -144,6 +156,7 @@ class Recorder(PlainCalls):
         self.entries: list[Entry] = []
         self._next = len(self.start.nodes)
         self._open: dict[int, int] = {}
+        self._ballast: set[int] = set()
         self._steps = 0
         self._step = (0, "")
 
@@ -182,6 +195,8 @@ class Recorder(PlainCalls):
     def _relative(self, path: str, directory: int | None = None) -> str:
         if directory is not None:
             path = os.path.join(os.readlink(f"/proc/self/fd/{directory}"), path)
+        elif path.startswith("/proc/self/fd/"):
+            path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
         assert path.startswith(self._root), path
         return path[len(self._root) :]
 
@@ -192,11 +207,13 @@ class Recorder(PlainCalls):
     def _new(self, op: Op, path: str, mode: int, data: bytes = b"") -> int:
         directory, name = self._parent(self._relative(path))
         number, self._next = self._next, self._next + 1
-        names: dict[str, int] | None = {} if op is Op.MKDIR else None
-        for tree in (self.start, self.now):
-            node = Node(mode, data, None if names is None else {}, op is Op.LINK)
-            tree.nodes[number] = node
-        self._note(Entry(op, self._step, number, directory, name, mode=mode, data=data))
+        # From the start it is there without a name: what a directory that was lost held is nowhere.
+        node = Node(mode, data, {} if op is Op.MKDIR else None, op is Op.LINK)
+        self.start.nodes[number] = self.now.nodes[number] = node
+        entry = Entry(op, self._step, number, directory, name, mode=mode, data=data)
+        if entry.is_ballast:
+            self._ballast.add(number)
+        self._note(entry)
         return number
 
     def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
@@ -210,7 +227,8 @@ class Recorder(PlainCalls):
 
     def write(self, fd: int, data: bytes | memoryview, /) -> int:
         written = super().write(fd, data)
-        self._note(Entry(Op.WRITE, self._step, self._open[fd], data=bytes(data[:written])))
+        kept = BALLAST if self._open[fd] in self._ballast else bytes(data[:written])
+        self._note(Entry(Op.WRITE, self._step, self._open[fd], data=kept))
         return written
 
     def fsync(self, fd: int) -> None:
@@ -269,50 +287,27 @@ class RecordedJournal:
 
 
 def stepping(recorder: Recorder, kind: type[Disk] = Disk) -> Callable[[Calls, Callable[[], str]], Disk]:
-    """A Disk of `kind` whose methods are steps of the trace."""
+    """A Disk of `kind` each of whose methods is a step of the trace."""
 
-    class Stepping(kind):  # type: ignore[valid-type, misc]
-        def write_file(self, path: str, data: bytes, mode: int) -> None:
-            with recorder.step(f"write_file {_short(path)}{_state(path, data)}"):
-                super().write_file(path, data, mode)
+    def stepped(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def call(self: Disk, where: object, *more: object, **named: object) -> Any:
+            with recorder.step(_label(method.__name__, where, more)):
+                return method(self, where, *more, **named)
 
-        def write_volatile(self, path: str, data: bytes, mode: int) -> None:
-            with recorder.step(f"write_volatile {_short(path)}"):
-                super().write_volatile(path, data, mode)
+        return call
 
-        def make_tree(self, path: str, files: Mapping[str, File], mode: int) -> None:
-            with recorder.step(f"make_tree {_short(path)}"):
-                super().make_tree(path, files, mode)
+    public = [name for name, member in vars(Disk).items() if not name.startswith("_") and callable(member)]
+    made: type[Disk] = type("Stepping", (kind,), {name: stepped(getattr(kind, name)) for name in public})
+    return made
 
-        def make_directory(self, path: str, mode: int) -> None:
-            with recorder.step(f"make_directory {_short(path)}"):
-                super().make_directory(path, mode)
 
-        def replace_symlink(self, path: str, target: str) -> None:
-            with recorder.step(f"replace_symlink {_short(path)}"):
-                super().replace_symlink(path, target)
-
-        def remove_file(self, path: str) -> None:
-            with recorder.step(f"remove_file {_short(path)}"):
-                super().remove_file(path)
-
-        def remove_tree(self, path: str) -> None:
-            with recorder.step(f"remove_tree {_short(path)}"):
-                super().remove_tree(path)
-
-        def remove_from(self, directory_fd: int, name: str) -> None:
-            with recorder.step("remove_from drop"):
-                super().remove_from(directory_fd, name)
-
-        def sweep(self, directory: str) -> int:
-            with recorder.step(f"sweep {_short(directory)}"):
-                return int(super().sweep(directory))
-
-        def probe(self, directory: str) -> None:
-            with recorder.step(f"probe {_short(directory)}"):
-                super().probe(directory)
-
-    return Stepping
+def _label(method: str, where: object, more: tuple[object, ...]) -> str:
+    if not isinstance(where, str):
+        return f"{method} drop"
+    if method == "write_volatile" or "/run/claimd" in where:
+        return f"{VOLATILE} {method}"
+    return f"{method} {_short(where)}{_state(where, more[0] if more else None)}"
 
 
 def _short(path: str) -> str:
@@ -323,9 +318,9 @@ def _short(path: str) -> str:
     return "/".join("ID" if len(part) == 64 else part for part in parts) or "."
 
 
-def _state(path: str, data: bytes) -> str:
+def _state(path: str, data: object) -> str:
     """Which state of the attempt a record holds."""
-    if not path.endswith("attempt.json"):
+    if not path.endswith("attempt.json") or not isinstance(data, bytes):
         return ""
     attempt = json.loads(data)["attempt"]
     return "" if attempt is None else f" ({attempt['state']})"
