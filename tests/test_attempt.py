@@ -15,6 +15,7 @@ from claimd.attempt import (
     HISTORY_LENGTH,
     HOLDS_KEYS,
     JITTER,
+    MAX_REFUSED,
     TABLE,
     TOKEN_LIFE,
     VERIFY_DELAYS_SECONDS,
@@ -31,6 +32,8 @@ from claimd.attempt import (
     delay_seconds,
     due_in_seconds,
     next_step,
+    preference,
+    turned_away,
 )
 from claimd.errors import Code, problem
 from material import CLAIM_BACKDATED, CLAIM_LIFE, NOW, claim
@@ -334,3 +337,33 @@ def test_every_delay_that_is_given_is_also_kept(state: State, failures: int, ran
 
 def test_the_schema_is_the_one_that_is_documented() -> None:
     assert table.SCHEMA == 1
+
+
+class TestWhichClaim:
+    ALIVE = ClaimRecord("a1" * 32, NOW - timedelta(minutes=2), NOW + timedelta(minutes=5))
+    LONGER = ClaimRecord("b2" * 32, NOW - timedelta(minutes=2), NOW + timedelta(hours=20))
+    LATER = ClaimRecord("c3" * 32, NOW + timedelta(hours=1), NOW + timedelta(hours=20))
+    DEAD = ClaimRecord("d4" * 32, NOW - timedelta(hours=2), NOW - timedelta(hours=1))
+
+    def best(self, *refused: ClaimRecord) -> ClaimRecord:
+        names = tuple(claim.fingerprint for claim in refused)
+        every = (self.ALIVE, self.LONGER, self.LATER, self.DEAD)
+        return max(every, key=lambda claim: preference(claim, names, NOW))
+
+    def test_the_longest_lived(self) -> None:
+        assert self.best() is self.LONGER
+
+    def test_not_one_that_was_turned_away(self) -> None:
+        assert self.best(self.LONGER) is self.ALIVE
+
+    def test_in_turn_when_all_were(self) -> None:
+        assert self.best(self.LONGER, self.ALIVE) is self.LONGER
+        assert self.best(self.ALIVE, self.LONGER) is self.ALIVE
+
+    def test_turned_away_goes_to_the_end(self) -> None:
+        attempt = Attempt(State.CLAIMED, NOW, claim=self.ALIVE, refused=("a1" * 32, "b2" * 32))
+        assert turned_away(attempt).refused == ("b2" * 32, "a1" * 32)
+
+    def test_a_flood_has_an_end(self) -> None:
+        attempt = Attempt(State.CLAIMED, NOW, claim=self.ALIVE, refused=tuple(map(str, range(100))))
+        assert len(turned_away(attempt).refused) == MAX_REFUSED

@@ -13,7 +13,7 @@ from . import attempt as table
 from .answer import Scene
 from .durable import disk_problem
 from .errors import Code
-from .ledger import Ledger, Taken
+from .ledger import Ledger, Taken, place
 from .model import short, spoken
 from .result import ResultDirectory
 
@@ -104,7 +104,7 @@ class Answers:
         return found[0] if found else otherwise or Taken(fingerprint, "", (), "")
 
     def _left(self, name: str) -> float | None:
-        seen = self._ledger.seen.get(name)
+        seen = self._ledger.seen.get(place(name))
         return None if seen is None else max(0.0, self._keep_seconds - (looking.elapsed() - seen.at))
 
     def _write(self, answers: Mapping[str, list[str]], latest: list[str] | None, now: datetime) -> None:

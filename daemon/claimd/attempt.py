@@ -121,6 +121,7 @@ class Attempt:
     `config_sha256`: of the configuration in force when the attempt was blocked.
     `retry_at`: no earlier than this, unless a person asks or the configuration changes.
     `replaces`: the certificate id that serves until this attempt is active.
+    `refused`: fingerprints of claims that the endpoint turned away, the last one last.
     """
 
     state: State
@@ -139,6 +140,7 @@ class Attempt:
     retry_at: datetime | None = None
     problem: Problem | None = None
     stages: tuple[tuple[State, datetime], ...] = ()
+    refused: tuple[str, ...] = ()
 
     def token_usable(self, now: datetime) -> bool:
         received = self.token_received_at
@@ -174,6 +176,28 @@ class Record:
 
 def begin(claim: ClaimRecord, now: datetime, replaces: str | None) -> Attempt:
     return Attempt(State.CLAIMED, now, claim=claim, replaces=replaces, stages=((State.CLAIMED, now),))
+
+
+# More than anybody has claims; a longer list would only be somebody's flood.
+MAX_REFUSED = 32
+
+
+def preference(
+    claim: ClaimRecord, refused: tuple[str, ...], now: datetime
+) -> tuple[bool, bool, int, datetime]:
+    """The greater, the rather a claim is used: alive, valid by this clock, not turned away or longest ago,
+    living long. So nobody's worthless claim keeps an honest one from its turn, however long it lives."""
+    turn = -1 - refused.index(claim.fingerprint) if claim.fingerprint in refused else 0
+    return now < claim.not_after, now >= claim.not_before, turn, claim.not_after
+
+
+def turned_away(attempt: Attempt) -> Attempt:
+    """The endpoint does not want the attempt's claim: another one's turn comes before its next."""
+    if attempt.claim is None:
+        return attempt
+    mine = attempt.claim.fingerprint
+    refused = (*(each for each in attempt.refused if each != mine), mine)
+    return replace(attempt, refused=refused[-MAX_REFUSED:])
 
 
 def advance(attempt: Attempt, event: Event, now: datetime) -> Attempt:

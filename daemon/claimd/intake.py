@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from . import inspection
 from .durable import disk_problem
 from .errors import Code, Problem, problem
-from .ledger import Ledger
+from .ledger import Ledger, place
 from .memory import Memory
 from .model import short
 from .pem import Material, pair_up, recognise
@@ -258,7 +258,9 @@ class _Looking:
                 youngest = min(self._age_by_wall(part) for part in parts)
                 self._due.append(_FOLDER_LOOK_SECONDS[youngest > _YOUNG_SECONDS])
                 self._more = self._more or len(parts) == 1
-            age = min(self._elapsed - s.at if (s := seen.get(p.name)) else self._long(p) for p in parts)
+            age = min(
+                self._elapsed - s.at if (s := seen.get(place(p.name))) else self._long(p) for p in parts
+            )
             if age < self._rules.keep_seconds:
                 self._due.append(self._rules.keep_seconds - age)
             else:

@@ -9,6 +9,7 @@ by decades, and a file must not look that old because of it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _SCHEMA = 1
-MAX_TAKEN = 64
+# With these bounds it stays far below what the store reads, whatever names somebody gives to files.
+MAX_TAKEN = 32
+MAX_NAMES = 8
 MAX_SEEN = 1024
-MAX_LEDGER_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class Ledger:
-    """`taken`: oldest first."""
+    """`taken`: oldest first. `seen`: by `place` of the name."""
 
     taken: tuple[Taken, ...] = ()
     seen: Mapping[str, Seen] = field(default_factory=dict)
 
     def with_taken(self, one: Taken) -> Ledger:
+        one = replace(one, names=one.names[:MAX_NAMES])
         others = tuple(each for each in self.taken if each.fingerprint != one.fingerprint)
         return replace(self, taken=(*others, one)[-MAX_TAKEN:])
 
@@ -58,14 +61,20 @@ class Ledger:
         """`files` that lie there now: name, inode, ctime. With `all_of_them` the others are forgotten."""
         seen: dict[str, Seen] = {} if all_of_them else dict(self.seen)
         for name, inode, ctime_ns in files:
-            if len(seen) >= MAX_SEEN and name not in seen:
+            key = place(name)
+            if len(seen) >= MAX_SEEN and key not in seen:
                 continue
-            before = self.seen.get(name)
+            before = self.seen.get(key)
             same = before is not None and (before.inode, before.ctime_ns) == (inode, ctime_ns)
             # A time that lies ahead is another boot's.
             known = before is not None and same and before.at <= now
-            seen[name] = before if before is not None and known else Seen(inode, ctime_ns, now)
+            seen[key] = before if before is not None and known else Seen(inode, ctime_ns, now)
         return replace(self, seen=seen)
+
+
+def place(name: str) -> str:
+    """What stands for a file name here: names are long and anybody's words."""
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
 def encode(ledger: Ledger) -> bytes:

@@ -141,7 +141,8 @@ class Pass:
                 self._take(step, attempt)
             except ClaimdError as error:
                 self._failed(error.problem)
-                return error.problem
+                if error.problem.code is not Code.CLAIM_NOT_ACCEPTED or not self._took_the_spare():
+                    return error.problem
             except OSError as error:
                 return self._disk_trouble(error)
         return None
@@ -197,19 +198,19 @@ class Pass:
             self._save(self._unblock(attempt))
 
     def _adopt(self) -> Problem | None:
-        """Give the open attempt, or a new one, the claim that lives longest. Others stay in reserve."""
-        claims = sorted(self._store.claims(), key=lambda c: c.certificate.not_after, reverse=True)
+        """Give the open attempt, or a new one, the most promising claim. Others stay in reserve."""
+        claims = self._store.claims()
         attempt = self._record.attempt
         if not claims:
             return None
-        best = ClaimRecord.of(claims[0])
+        best = self._most_promising(claims, attempt)
         if attempt is not None and attempt.state is State.REGISTERED:
             if not self._key_is_lost(attempt):
                 return None  # needs no claim; those that are left go when it is active
             self._give_up_lost(attempt)
             attempt = None
         if attempt is not None and attempt.state not in table.ENDED:
-            if attempt.claim is None or attempt.claim.not_after < best.not_after:
+            if attempt.claim is None or self._is_more_promising(best, attempt.claim, attempt):
                 self._save(self._unblocked(attempt, best))
             return None
         replaces = self._store.current_link()
@@ -218,6 +219,27 @@ class Pass:
         self._say("claim", f"claim {short(best.fingerprint)} taken in")
         self._save(table.begin(best, self._now(), replaces))
         return None
+
+    def _most_promising(self, claims: list[Claim], attempt: Attempt | None) -> ClaimRecord:
+        refused = () if attempt is None or attempt.state in table.ENDED else attempt.refused
+        now = self._now()
+        return max(map(ClaimRecord.of, claims), key=lambda claim: table.preference(claim, refused, now))
+
+    def _is_more_promising(self, one: ClaimRecord, other: ClaimRecord, attempt: Attempt) -> bool:
+        now = self._now()
+        return table.preference(one, attempt.refused, now) > table.preference(other, attempt.refused, now)
+
+    def _took_the_spare(self) -> bool:
+        """The endpoint turned the claim away: whether another one, not yet turned away, has its turn now."""
+        attempt, claims = self._record.attempt, self._store.claims()
+        if attempt is None or attempt.claim is None or not claims or attempt.state in _WITHOUT_CLAIM:
+            return False
+        best = self._most_promising(claims, attempt)
+        if best.fingerprint in (attempt.claim.fingerprint, *attempt.refused):
+            return False
+        self._say("claim", f"claim {short(best.fingerprint)} is tried instead")
+        self._save(self._unblocked(attempt, best))
+        return True
 
     def _key_is_lost(self, attempt: Attempt) -> bool:
         """The disk lost the key of a registered identity: nothing but a new claim helps this device."""
@@ -248,6 +270,8 @@ class Pass:
         if attempt.state is State.BLOCKED:
             attempt = self._unblock(attempt)
         adopted = table.advance(attempt, Event.CLAIM_ADOPTED, self._now())
+        if claim.fingerprint in adopted.refused:
+            return replace(adopted, claim=claim)  # its turn again, no sooner than the retry table says
         return replace(adopted, claim=claim, failures=0, retry_at=None, problem=None)
 
     def _decline(self, claims: list[Claim], identity: str) -> Problem:
@@ -500,6 +524,8 @@ class Pass:
             return
         if attempt.state is State.KEYS_REQUESTED:
             attempt = table.advance(attempt, Event.KEYS_REQUEST_FAILED, now)
+        if why.code is Code.CLAIM_NOT_ACCEPTED:
+            attempt = table.turned_away(attempt)
         attempt = replace(attempt, failures=attempt.failures + 1, problem=why)
         delay = table.delay_seconds(attempt, self._world.random())
         again = why.kind is Kind.RETRY or attempt.state is State.REGISTERED or why.code in _CURED_BY_ITSELF
@@ -633,4 +659,5 @@ _DEFINITE = frozenset(
 )
 # Named by what they are, and still passing by themselves.
 _CURED_BY_ITSELF = frozenset({Code.IDENTITY_DAMAGED})
+_WITHOUT_CLAIM = frozenset({*table.ENDED, State.BLOCKED, State.REGISTERED})
 _WAITS = frozenset({Step.WAIT_FOR_CLAIM, Step.WAIT_FOR_CLOCK, Step.WAIT_FOR_CURE})

@@ -78,6 +78,7 @@ def _attempt(a: Attempt) -> dict[str, Any]:
         "thing_name": a.thing_name,
         "thing_name_known": a.thing_name_known,
         "ambiguous": a.ambiguous,
+        "refused": list(a.refused),
         "replaces": a.replaces,
         "resume": None if a.resume is None else a.resume.value,
         "config_sha256": a.config_sha256,
@@ -118,6 +119,7 @@ def _read_attempt(body: dict[str, Any]) -> Attempt:
         thing_name=body["thing_name"],
         thing_name_known=body["thing_name_known"],
         ambiguous=body["ambiguous"],
+        refused=tuple(str(each) for each in body.get("refused", ())),  # newer than the schema
         replaces=body["replaces"],
         resume=None if body["resume"] is None else State(body["resume"]),
         config_sha256=body["config_sha256"],
