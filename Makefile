@@ -77,6 +77,10 @@ attack: $(DEVELOPMENT) ## what a technician's account can do to the drop directo
 	@.ci/system-packages test
 	PYTHONPATH=daemon:tests $(BIN)/python -m attack.table
 
+.PHONY: bench
+bench: $(DEVELOPMENT) ## memory at rest, import times, and drop to proven identity beside the SDK's own client
+	@PYTHONPATH=tests $(BIN)/python -m bench
+
 .PHONY: format
 format: $(DEVELOPMENT) ## format the source, and mend what the linter can mend
 	$(BIN)/ruff format
