@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 import material
 import peers
 from claimd.errors import Code
+from claimd.intake import MAX_CLAIMS_OF_AN_OWNER
 from claimd.pem import parse_certificate
 from claimd_sandbox.server import Sandbox
 from claimd_sandbox.settings import FOREIGN_ACCOUNT, OTHER_TEMPLATE, TEMPLATE, Refusal
@@ -254,6 +255,17 @@ def _spare(stage: Stage) -> Observed:
 def _provisioned(stage: Stage) -> None:
     stage.claim()
     assert stage.device.provision()["exit"] == 0
+
+
+def _many(stage: Stage) -> Observed:
+    now = datetime.now(timezone.utc)
+    for number in range(MAX_CLAIMS_OF_AN_OWNER + 1):
+        made = material.pair(not_before=now - timedelta(minutes=2), not_after=now + timedelta(minutes=5))
+        stage.device.put(f"{number}.pem", made.certificate + made.key)
+    stage.device.configure("")
+    seen = stage.ask()
+    problems = [each["problem"] for each in stage.status()["drop"]]
+    return Observed(problems[0], seen.seconds)
 
 
 def _again(stage: Stage) -> Observed:
@@ -536,6 +548,7 @@ PROVOCATIONS = (
     Provocation(Code.CLAIM_NOT_YET_VALID, "a claim from the future", _early),
     Provocation(Code.CLAIM_IS_PERMANENT, "a device certificate", _permanent),
     Provocation(Code.CLAIM_SUPERSEDED, "sandbox", _spare),
+    Provocation(Code.CLAIM_TOO_MANY, _DROP, _many),
     Provocation(Code.CLAIM_ALREADY_TAKEN_IN, "the same claim again", _again),
     Provocation(Code.CLAIM_NOT_NEEDED, "sandbox", _not_needed),
     Provocation(Code.NOT_CONFIGURED, "claimd.toml", _not_configured),
@@ -584,6 +597,7 @@ PROVOCATIONS = (
 
 # The others, and how each of them is provoked.
 ELSEWHERE: Mapping[Code, str] = {
+    Code.CLAIM_DAMAGED: "tests/test_recovery.py: a kept claim that the disk has changed",
     Code.CLOCK_WRONG: "tests/test_ready.py: a clock of 1970",
     Code.DROP_NOT_ALLOWED: "tests/test_cli_drop.py: an account that may not write there",
     Code.FOLDER_NOT_SWEPT: "tests/test_intake.py: a folder that has waited for a minute",

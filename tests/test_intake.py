@@ -16,7 +16,7 @@ from claimd.attempt import Outcome, Record
 from claimd.drop import Drop
 from claimd.durable import Disk
 from claimd.errors import Code
-from claimd.intake import SETTLED_SECONDS, Intake, Reception, Rules, take_in
+from claimd.intake import MAX_CLAIMS_OF_AN_OWNER, SETTLED_SECONDS, Intake, Reception, Rules, take_in
 from claimd.ledger import Ledger
 from claimd.listing import ASIDE_PREFIX
 from claimd.model import Layout
@@ -163,6 +163,29 @@ class TestHabits:
             "photo.jpg": Code.CLAIM_FILE_TOO_LARGE,
         }
         assert world.names() == ["notes.txt", "photo.jpg"]
+
+
+class TestMany:
+    def test_so_many_of_an_account_are_kept_and_the_others_wait(self, world: World) -> None:
+        pairs = [world.pair() for _ in range(MAX_CLAIMS_OF_AN_OWNER + 2)]
+        for number, pair in enumerate(pairs):
+            world.put(f"{number}", whole(pair))
+        found = world.look()
+        assert len(found.kept) == MAX_CLAIMS_OF_AN_OWNER
+        assert list(codes(found).values()) == [Code.CLAIM_TOO_MANY] * 2
+        assert len(world.names()) == 2 and found.due_seconds is not None and found.due_seconds <= 30
+        world.store.destroy_claim(found.kept[0].fingerprint)
+        assert len(world.look().kept) == 1
+        assert len(world.names()) == 1
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_another_account_has_room_of_its_own(self, world: World) -> None:
+        for number in range(MAX_CLAIMS_OF_AN_OWNER + 2):
+            world.put(f"{number}", whole(world.pair()))
+        world.look()
+        pair = world.pair()
+        os.chown(world.put("claim", whole(pair)), 12345, 12345)
+        assert world.look().kept == (pair.claim,)
 
 
 class TestCopiesThatComeBack:

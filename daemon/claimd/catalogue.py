@@ -157,6 +157,13 @@ _CATALOGUE: dict[Code, Explanation] = {
         "two claims were copied to this device",
         "nothing to do: the spare is used if the other fails, and destroyed afterwards",
     ),
+    Code.CLAIM_TOO_MANY: Explanation(
+        Kind.WAITING,
+        Exit.RETRY,
+        "the claim {claim} waits in the drop directory: {count} others of this account are kept already",
+        "many claims were copied, and none of them has become an identity yet",
+        "see `claimd status` for what keeps the first ones; the others follow when those are used or expire",
+    ),
     Code.CLAIM_ALREADY_TAKEN_IN: Explanation(
         Kind.WAITING,
         Exit.OK,

@@ -56,6 +56,7 @@ class Code(str, Enum):
     CLAIM_NOT_YET_VALID = "claim-not-yet-valid"
     CLAIM_IS_PERMANENT = "claim-is-permanent"
     CLAIM_SUPERSEDED = "claim-superseded"
+    CLAIM_TOO_MANY = "claim-too-many"
     CLAIM_ALREADY_TAKEN_IN = "claim-already-taken-in"
     CLAIM_NOT_NEEDED = "claim-not-needed"
     CLAIM_DAMAGED = "claim-damaged"

@@ -76,6 +76,7 @@ class Entry:
     problem: Problem | None
     folder: str | None = None
     is_folder: bool = False
+    owner: int | None = None
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ class Drop:
         why = entry.problem
         if why is not None:
             why = problem(why.code, **{**why.fields, "file": full})
-        return Entry(full, entry.stamp, entry.data, why, folder=folder)
+        return Entry(full, entry.stamp, entry.data, why, folder=folder, owner=entry.owner)
 
     def _read_entry(self, directory: int, fd: int, found: os.stat_result, device: int, name: str) -> Entry:
         stamp = Stamp.of(found)
@@ -247,7 +248,7 @@ class Drop:
         # secret can't pass: taken away before the read it is missing now, else it is the second name.
         if named.st_nlink != 1:
             return _refused(name, stamp, Code.DROP_ENTRY_REFUSED, "it has more than one name (a hard link)")
-        return Entry(name, stamp, data, None)
+        return Entry(name, stamp, data, None, owner=found.st_uid)
 
     def _objection(self, found: os.stat_result, device: int) -> str | None:
         if not stat.S_ISREG(found.st_mode):

@@ -42,6 +42,10 @@ _BY_PROGRAMS = re.compile(
     r"(^|/)(\.|4913$|sed[A-Za-z0-9]{6}$)|(~|\.sw[a-p])$|" + _IN_FLIGHT.pattern, re.IGNORECASE
 )
 
+# Whoever drops more has made a mistake, or means to fill the disk. A multiple of what anybody needs.
+MAX_CLAIMS_OF_AN_OWNER = 8
+# When the others have become an identity or died there is room again; no event tells.
+_ROOM_SECONDS = 30.0
 # No event tells of what happens in a folder: so often a young and an old one are looked into.
 _FOLDER_LOOK_SECONDS = (2.0, 30.0)
 _YOUNG_SECONDS = 60.0
@@ -178,11 +182,16 @@ class _Looking:
             self._destroyed.update(dict.fromkeys(names, found))
         elif self._memory.is_in_use(claim.fingerprint):
             self._came_back(claim.fingerprint, names)
+        elif self._memory.held_for(owner := self._entries[sorted(names)[0]].owner) >= MAX_CLAIMS_OF_AN_OWNER:
+            many = problem(Code.CLAIM_TOO_MANY, claim=short(claim.fingerprint), count=MAX_CLAIMS_OF_AN_OWNER)
+            self._problems.update(dict.fromkeys(names, many))
+            self._due.append(_ROOM_SECONDS)
+            return
         else:
             self._reception.store.secure_claim(claim)
             self._kept.append(claim)
             log.info("claim %s taken in", short(claim.fingerprint))
-            self._memory.remember(claim, names)
+            self._memory.remember(claim, names, owner)
         # A file may hold several claims: it goes when all of them are safe.
         self._taken.update(names)
 

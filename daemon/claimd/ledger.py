@@ -26,12 +26,13 @@ MAX_SEEN = 1024
 
 @dataclass(frozen=True)
 class Taken:
-    """A claim that was taken in, and the names of the files that it came in."""
+    """A claim that was taken in, the names of the files that it came in, and whose they were (a user id)."""
 
     fingerprint: str
     public_key_id: str
     names: tuple[str, ...]
-    not_after: str  # ISO 8601
+    not_after: str  # as a person reads it
+    owner: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ def place(name: str) -> str:
 def encode(ledger: Ledger) -> bytes:
     body = {
         "schema": _SCHEMA,
-        "taken": [[t.fingerprint, t.public_key_id, list(t.names), t.not_after] for t in ledger.taken],
+        "taken": [
+            [t.fingerprint, t.public_key_id, list(t.names), t.not_after, t.owner] for t in ledger.taken
+        ],
         "seen": {name: [s.inode, s.ctime_ns, s.at] for name, s in ledger.seen.items()},
     }
     return json.dumps(body).encode("ascii") + b"\n"
@@ -100,8 +103,14 @@ def decode(text: bytes) -> Ledger:
 
 
 def _taken(body: Any) -> Taken:
-    fingerprint, public_key_id, names, not_after = body
-    return Taken(str(fingerprint), str(public_key_id), tuple(str(name) for name in names), str(not_after))
+    fingerprint, public_key_id, names, not_after, owner = body
+    return Taken(
+        str(fingerprint),
+        str(public_key_id),
+        tuple(str(name) for name in names),
+        str(not_after),
+        None if owner is None else int(owner),
+    )
 
 
 def _seen(body: Any) -> Seen:

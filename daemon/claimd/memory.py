@@ -34,12 +34,13 @@ class Memory:
         self.ledger = ledger
         self.read_before: set[tuple[str, int]] = set()
 
-    def remember(self, claim: Claim, names: Iterable[str]) -> None:
+    def remember(self, claim: Claim, names: Iterable[str], owner: int | None) -> None:
         taken = Taken(
             claim.fingerprint,
             claim.certificate.public_key_id,
             tuple(sorted(names)),
             spoken(claim.certificate.not_after),
+            owner,
         )
         self.ledger = self.ledger.with_taken(taken)
 
@@ -58,6 +59,11 @@ class Memory:
         A claim that was forgotten (`claimd forget`) or not needed at that time is a new one.
         """
         return any(t.fingerprint == fingerprint for t in self.ledger.taken) and self._is_held(fingerprint)
+
+    def held_for(self, owner: int | None) -> int:
+        """How many claims of this account are kept."""
+        mine = {taken.fingerprint for taken in self.ledger.taken if taken.owner == owner}
+        return sum(claim.fingerprint in mine for claim in self._store.claims()) if mine else 0
 
     def taken_with_key(self, public_key_id: str) -> Taken | None:
         """The claim that was taken in with this key, for a half that comes back."""
