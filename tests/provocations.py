@@ -598,6 +598,8 @@ PROVOCATIONS = (
 # The others, and how each of them is provoked.
 ELSEWHERE: Mapping[Code, str] = {
     Code.CLAIM_DAMAGED: "tests/test_recovery.py: a kept claim that the disk has changed",
+    Code.IDENTITY_EXPIRES: "tests/integration/test_telling.py: a clock of 2049",
+    Code.IDENTITY_EXPIRED: "tests/integration/test_telling.py: a clock of 2050",
     Code.CLOCK_WRONG: "tests/test_ready.py: a clock of 1970",
     Code.DROP_NOT_ALLOWED: "tests/test_cli_drop.py: an account that may not write there",
     Code.FOLDER_NOT_SWEPT: "tests/test_intake.py: a folder that has waited for a minute",

@@ -14,6 +14,7 @@ import pytest
 
 from claimd.errors import Exit
 from claimd.model import DeviceState
+from claimd.news import MessageId
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -116,3 +117,7 @@ def test_the_makefile_explains_every_target() -> None:
     phony = re.findall(r"^\.PHONY: (.*)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     for target in " ".join(phony).split():
         assert re.search(rf"^  make {target} +\S", ended.stdout, re.MULTILINE), target
+
+
+def test_the_message_ids_are_documented() -> None:
+    assert set(re.findall(r"`([0-9a-f]{32})`", README)) == {one.value for one in MessageId}

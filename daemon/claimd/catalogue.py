@@ -414,6 +414,21 @@ _CATALOGUE: dict[Code, Explanation] = {
         "the file system lost or changed data",
         "keep the folder, and " + _NEW_CLAIM + "; the device gets a new identity beside it",
     ),
+    Code.IDENTITY_EXPIRES: Explanation(
+        Kind.WAITING,
+        Exit.OK,
+        "the identity's certificate expires at {not_after}",
+        "whoever issues the account's certificates gives them an end; AWS itself lets them live until 2049",
+        'set reprovision = "replace" in /etc/claimd, then ' + _NEW_CLAIM + "; the old one serves until then",
+    ),
+    Code.IDENTITY_EXPIRED: Explanation(
+        Kind.WAITING,
+        Exit.OK,
+        "the identity's certificate has expired at {not_after}: AWS refuses it",
+        "no new claim came in time, or the clock of this device is ahead",
+        'look at the clock: `date -u`; if it is right, set reprovision = "replace" in /etc/claimd, then '
+        + _NEW_CLAIM,
+    ),
     Code.CLOCK_WRONG: Explanation(
         Kind.RETRY,
         Exit.RETRY,

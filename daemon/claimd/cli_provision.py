@@ -48,7 +48,7 @@ def _provision(options: argparse.Namespace, layout: Layout) -> int:
     os.umask(0o027)
     from .ensure import Request, ensure
 
-    logs.to_stderr()
+    logs.to_journal()
     stop = _StopSignal()
     result = ensure(
         Request(

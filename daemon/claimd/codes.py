@@ -95,6 +95,8 @@ class Code(str, Enum):
     IDENTITY_REFUSED = "identity-refused"
     IDENTITY_UNPROVEN = "identity-unproven"
     IDENTITY_DAMAGED = "identity-damaged"
+    IDENTITY_EXPIRES = "identity-expires"
+    IDENTITY_EXPIRED = "identity-expired"
     # this machine
     CLOCK_WRONG = "clock-wrong"
     DISK_FULL = "disk-full"

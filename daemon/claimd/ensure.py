@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from . import attempt as table
-from . import config, facts, system
+from . import config, facts, news, system
 from .answering import Answers
 from .attempt import Record
 from .connect import InterruptedPassError
@@ -32,6 +32,7 @@ from .provision import Pass, Result, Settings, World
 from .report import status_document
 from .settings import DropSettings, Timeouts
 from .store import LockedError, Store
+from .telling import Journal
 from .watch import entries
 
 if TYPE_CHECKING:
@@ -163,9 +164,12 @@ def _pass(request: Request, store: Store, outside: Outside) -> Result:
     store.prepare()
     configuration = ConfigurationFiles(request.layout, request.config_file)
     drop = Drop(request.layout.drop_directory, store.disk, own_files=bool(request.layout.root))
-    world = _world(request, store, configuration, outside)
+    journal = Journal(store)
     intake = Intake((), (), {}, incomplete=False, signature=frozenset())
-    publisher = _Publisher(request.layout, store, world.now)
+    publisher = _Publisher(request.layout, store, outside.now)
+    world = _world(request, store, configuration, outside)
+    if not request.by_hand:
+        world = replace(world, progress=lambda name, words: journal.stage(name, words, publisher.record))
     unseen: Problem | None = None
     try:
         patience = Patience(configuration.grace_seconds(), request.stopping)
@@ -188,9 +192,23 @@ def _pass(request: Request, store: Store, outside: Outside) -> Result:
         result = Result(found.exit, found, STALE_LOOK_SECONDS, _record_or_none(store))
     result = _with_unseen(_with_leftovers(result, intake), unseen)
     publisher.publish(result.record, result.problem)
+    if publisher.document is not None and not request.by_hand:
+        journal.ended(publisher.document, outside.now())
+    result = _with_expiry(result, publisher.identity, outside.now())
     if request.by_hand or publisher.identity is not None or _is_busy(intake, result.record):
         return result
     return _say_whether_ready(request, result, publisher, outside)
+
+
+def _with_expiry(result: Result, identity: Mapping[str, Any] | None, now: datetime) -> Result:
+    """The watcher has no timer for the certificate's end: it is told when to look."""
+    if identity is None:
+        return result
+    not_after = datetime.fromisoformat(identity["certificate_not_after"])
+    again = news.look_again_seconds(not_after, now)
+    if again is None:
+        return result
+    return replace(result, after_seconds=min(again, result.after_seconds or again))
 
 
 def _is_busy(intake: Intake, record: Record) -> bool:
@@ -285,11 +303,14 @@ class _Publisher:
         self.intake = Intake((), (), {}, incomplete=False, signature=frozenset())
         self.answers = Answers(layout, store)
         self.identity: Mapping[str, Any] | None = None
+        self.record = Record()
+        self.document: Mapping[str, Any] | None = None
 
     def publish(self, record: Record, trouble: Problem | None) -> None:
         """Never raises: what is said must not stand in the way of what is done."""
         try:
             document = self._document(record, trouble)
+            self.record, self.document = record, document
             self.identity = document["identity"]
             held = frozenset(claim["fingerprint"] for claim in document["claims"])
             self.answers.tell(self._now(), record, self.identity, held)

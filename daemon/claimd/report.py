@@ -13,6 +13,7 @@ from . import attempt as table
 from .attempt import Attempt, Record, State
 from .errors import Code, Problem, printable, problem
 from .model import DeviceState, short, spoken
+from .news import expiry
 from .record import outcome_to_json, time_to_json
 from .words import labelled, wrapped
 
@@ -53,7 +54,7 @@ def status_document(
         "claims": [{"fingerprint": f, "not_after": time_to_json(end)} for f, end in claims],
         "drop": [{"file": printable(name), "problem": p.to_json()} for name, p in sorted(drop.items())],
         "problem": None if shown is None else shown.to_json(),
-        "notes": [note.to_json() for note in _spares(attempt, claims)],
+        "notes": [note.to_json() for note in (*_spares(attempt, claims), *_expiry(identity, now))],
         "drop_directory": drop_directory,
         "history": [outcome_to_json(o) for o in record.history],
     }
@@ -69,6 +70,13 @@ def _spares(attempt: Attempt | None, claims: tuple[tuple[str, datetime], ...]) -
         for spare, end in claims
         if spare != mine
     ]
+
+
+def _expiry(identity: Mapping[str, Any] | None, now: datetime) -> list[Problem]:
+    if identity is None:
+        return []
+    found = expiry(datetime.fromisoformat(identity["certificate_not_after"]), now)
+    return [] if found is None else [found]
 
 
 def _first_of_drop(drop: Mapping[str, Problem]) -> Problem | None:

@@ -7,6 +7,7 @@
                                    ownership-token 0600, reserve-*                       <- stage
                                    identity.json, identity.env, manifest.json            <- complete
       current -> <certificate-id>  the single commit point                               <- activate
+    told.json                      0600  which identity and which end of it the journal was told of
     activated                      the certificate id: what path units watch
 
 Invariant: a directory with a manifest whose hashes hold is a whole identity; without one it is
@@ -32,7 +33,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import ledger, record
+from . import ledger, news, record
 from .attempt import Record
 from .durable import Disk, File
 from .errors import ClaimdError, Code, fail, problem
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .fleet import IssuedKeys
     from .ledger import Ledger
     from .model import Certificate
+    from .news import Told
 
 IDENTITY_SCHEMA = 1
 MANIFEST_SCHEMA = 1
@@ -101,6 +103,7 @@ class Store:
         self.layout = layout
         self.disk = disk
         self._attempt_file = os.path.join(layout.state_directory, "attempt.json")
+        self._told_file = os.path.join(layout.state_directory, "told.json")
         self._claims = os.path.join(layout.state_directory, "claims")
         self._activated = os.path.join(layout.state_directory, "activated")
 
@@ -353,6 +356,25 @@ class Store:
     def write_status(self, status: Mapping[str, Any]) -> None:
         text = json.dumps(status, indent=1).encode("ascii") + b"\n"
         self.disk.write_volatile(self.layout.status_file, text, 0o644)
+
+    def load_status(self) -> dict[str, Any] | None:
+        """What was written last, since the machine started; None when there is none that can be read."""
+        try:
+            document = json.loads(_read(self.layout.status_file))
+        except (OSError, ValueError):
+            return None
+        return document if isinstance(document, dict) else None
+
+    def load_told(self) -> Told:
+        """Never raises: one that can't be read has told nothing, so that it is told again."""
+        try:
+            return news.decode(_read(self._told_file))
+        except (OSError, ValueError):
+            return news.Told()
+
+    def save_told(self, what: Told) -> None:
+        """Raises OSError. Durable, because a warning is given once, not at every boot."""
+        self.disk.write_file(self._told_file, news.encode(what), 0o600)
 
     def load_ledger(self) -> Ledger:
         """Never raises: one that can't be read is an empty one."""

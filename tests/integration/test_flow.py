@@ -138,7 +138,8 @@ class TestTheStraightLine:
         device.put("claim.json", json.dumps(sandbox.create_claim()))
         assert device.provision()["exit"] == 0
         again = device.provision()
-        assert (again["outcome"], again["exit"], again["next"]) == ("idle", 4, "nothing")
+        assert (again["outcome"], again["exit"], again["next"]) == ("idle", 4, "again")
+        assert again["after_seconds"] == 7 * 86400  # to look at the end of the certificate
 
     def test_six_round_trips(self, device: Device, sandbox: Sandbox) -> None:
         """TCP, TLS, and four packets: CONNECT, one SUBSCRIBE, two PUBLISH. Then DISCONNECT."""
