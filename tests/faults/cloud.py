@@ -157,7 +157,7 @@ class Cloud:
         self.token_registers_again = token_registers_again
 
     def open(self, host: str, port: int, client_id: str, credentials: Credentials) -> CloudLink:
-        self.boundary("open")
+        self.boundary("dial")
         return CloudLink(self, credentials)
 
     def diagnose(self, host: str, port: int, roots: bytes) -> Problem | None:
@@ -221,7 +221,7 @@ class CloudLink:
         return answer
 
     def close(self) -> None:
-        self._cloud.boundary("close")
+        self._cloud.boundary("hang up")
 
     def _create(self, body: dict[str, Any]) -> tuple[bool, bytes]:
         number = len(self._cloud.known().issued)

@@ -49,11 +49,15 @@ MICROSECOND = timedelta(microseconds=1)
 
 @dataclass
 class Clock:
-    """Moves when told, and by a microsecond a look."""
+    """Moves when told, and by a microsecond a look. `at` is the time; the device's own is off by `skew`."""
 
     at: datetime = NOW
+    skew: timedelta = timedelta()
 
     def __call__(self) -> datetime:
+        return self.true() + self.skew
+
+    def true(self) -> datetime:
         self.at += MICROSECOND  # no two readings are equal, as on a machine
         return self.at
 
@@ -140,7 +144,7 @@ class Rig:
     def cloud(self, boundary: Callable[[str], None]) -> Cloud:
         return Cloud(
             self.journal,
-            self.clock,
+            self.clock.true,
             claims=[p.certificate for p in self.claims],
             faults=self.faults,
             boundary=boundary,
@@ -193,7 +197,8 @@ class Rig:
             why = "" if result.problem is None else result.problem.happened
             if self.is_active() and result.exit in (Exit.OK, Exit.NOTHING_TO_DO):
                 return Recovery(True, count, used, why)
-            if result.after_seconds is not None:
+            idle = result.exit is Exit.NOTHING_TO_DO and result.problem is None
+            if result.after_seconds is not None and not idle:
                 self.advance(max(result.after_seconds, 0.5))
             elif self.waits_for_a_claim() and self.dropped < len(self.claims):
                 self.drop(self.dropped)
