@@ -69,6 +69,15 @@ class TestTheNewestDrop:
     def test_a_pass_at_work_is_not_the_old_identity_s_success(self) -> None:
         assert end({**SERVING, "service": dict(WORKING)}, {**SERVING, "service": dict(WORKING)}) is None
 
+    def test_a_pass_that_is_not_over_when_its_claim_has_ended(self) -> None:
+        """Whoever begins to wait in its last moment waits for nothing more."""
+        done = document(identity=IDENTITY, history=(OLD, NEW))
+        ending = {**done, "service": dict(WORKING)}
+        assert end(ending, ending) is Exit.OK
+        assert end(ending, done) is Exit.OK
+        # Another drop that no pass has looked at is the newest one.
+        assert waiting.ending(ending, True, waiting.goal(ending, True, None)) is None
+
     def test_a_replacement_on_its_way(self) -> None:
         assert end(REPLACING, REPLACING) is None
         done = document(identity=IDENTITY, history=(OLD, NEW))

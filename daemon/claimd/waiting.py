@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from . import attempt as table
@@ -71,11 +72,17 @@ def goal(document: Mapping[str, Any], unseen: bool, wanted: str | None) -> Goal:
     """`unseen`: something lies in the drop directory that no pass has looked at."""
     if wanted is not None:
         return Goal(wanted, frozenset())
-    outcomes = [_key(o) for o in document["history"]]
-    if not (unseen or _pending(document) or document["drop"]):
-        # Nothing is on its way: the newest drop is the one that ended last.
-        outcomes = outcomes[:-1]
-    return Goal(None, frozenset(outcomes))
+    history = list(document["history"])
+    if not (unseen or _is_open(document) or document["drop"]):
+        worker = _worker(document)
+        if worker is None:
+            # Nothing is on its way: the newest drop is the one that ended last.
+            history = history[:-1]
+        else:
+            # A pass whose claim has ended a moment ago and that is not over: it was the newest drop.
+            began = datetime.fromisoformat(worker["started_at"])
+            history = [o for o in history if datetime.fromisoformat(o["at"]) < began]
+    return Goal(None, frozenset(_key(o) for o in history))
 
 
 def ending(document: Mapping[str, Any], unseen: bool, wanted: Goal) -> Ending | None:
@@ -114,9 +121,18 @@ def _attempt_is_for(document: Mapping[str, Any], wanted: str) -> bool:
 
 def _pending(document: Mapping[str, Any]) -> bool:
     """A claim is at work, in reserve, or a pass is looking right now."""
-    attempt, service = document["attempt"], document["service"]
-    if service is not None and service.get("worker") is not None:
-        return True
+    return _worker(document) is not None or _is_open(document)
+
+
+def _worker(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    service = document["service"]
+    found: Mapping[str, Any] | None = None if service is None else service.get("worker")
+    return found
+
+
+def _is_open(document: Mapping[str, Any]) -> bool:
+    """A claim is at work or in reserve."""
+    attempt = document["attempt"]
     if attempt is not None and State(attempt["state"]) not in table.ENDED:
         return attempt["claim"] is not None or State(attempt["state"]) is State.REGISTERED
     return bool(document["claims"])
