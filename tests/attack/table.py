@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import premises
-from attack import permissions, races
+from attack import permissions, races, siege
 from premises import Premises
 
 
@@ -22,6 +22,7 @@ class Size:
 
     reads: int
     files: int
+    plants: tuple[str, ...]
 
 
 def _permissions(machine: Premises, size: Size) -> list[str]:
@@ -42,9 +43,19 @@ def _races(machine: Premises, size: Size) -> list[str]:
     return races.races(size.reads)
 
 
+def _siege(machine: Premises, size: Size) -> list[str]:
+    return siege.siege(machine, size.plants)
+
+
+def _flood(machine: Premises, size: Size) -> list[str]:
+    return siege.flood(machine, size.files)
+
+
 PARTS: Mapping[str, Callable[[Premises, Size], list[str]]] = {
     "permissions": _permissions,
     "races": _races,
+    "siege": _siege,
+    "flood": _flood,
 }
 NEEDED_TOOLS = ("getfacl", "find")
 
@@ -67,9 +78,11 @@ def main() -> int:
     parser.add_argument("--part", action="append", choices=list(PARTS), help="only this (repeatable)")
     parser.add_argument("--reads", type=int, default=1_000_000, help="how many under attack (default 10^6)")
     parser.add_argument("--files", type=int, default=100_000, help="of the flood (default 10^5)")
+    parser.add_argument("--plant", action="append", choices=list(siege.PLANTS), help="only this (repeatable)")
     options = parser.parse_args()
     if premises.is_inside():
-        return _inside(options.part or list(PARTS), Size(options.reads, options.files))
+        plants = tuple(options.plant or siege.PLANTS)
+        return _inside(options.part or list(PARTS), Size(options.reads, options.files, plants))
     why = premises.missing(*NEEDED_TOOLS)
     if why is not None:
         print(f"cannot run: {why}", file=sys.stderr)
