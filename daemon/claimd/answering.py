@@ -6,6 +6,7 @@ Invariant: an answer never stands in the way of the work: what can't be written 
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from . import answer, looking
@@ -15,7 +16,7 @@ from .durable import disk_problem
 from .errors import Code
 from .ledger import Ledger, Taken, place
 from .model import short, spoken
-from .result import ResultDirectory
+from .result import MAX_ANSWERS_A_PASS, ResultDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,11 +44,17 @@ class Answers:
         self._intake: Intake | None = None
         self._ledger = Ledger()
         self._keep_seconds = 0.0
+        self._of_files: dict[str, list[str]] = {}
         self._failed = False
 
     def looked(self, intake: Intake, ledger: Ledger, rules: Rules) -> None:
         """From now on there is something to tell."""
         self._intake, self._ledger, self._keep_seconds = intake, ledger, rules.keep_seconds
+        # Once a pass: only what is said of claims changes while it works. Of a flood so many are answered to.
+        for name, found in islice(intake.problems.items(), MAX_ANSWERS_A_PASS):
+            self._of_files[name] = answer.of_file(found, self._left(name))
+        for name, found in islice(intake.destroyed.items(), MAX_ANSWERS_A_PASS):
+            self._of_files[name] = answer.of_destroyed(found, aside=name in intake.aside)
 
     def tell(
         self, now: datetime, record: Record, identity: Mapping[str, Any] | None, held: frozenset[str]
@@ -60,9 +67,7 @@ class Answers:
         for taken in self._ledger.taken[-CLAIMS_FOLLOWED:]:
             answers.update(dict.fromkeys(taken.names, answer.of_claim(taken, scene)))
         # What lies there now comes last: the name may have been another file's before.
-        answers.update({n: answer.of_file(p, self._left(n)) for n, p in self._intake.problems.items()})
-        for name, found in self._intake.destroyed.items():
-            answers[name] = answer.of_destroyed(found, aside=name in self._intake.aside)
+        answers.update(self._of_files)
         self._write(dict(reversed(answers.items())), self._latest(self._intake, answers, scene), now)
 
     def tell_readiness(self, now: datetime, trouble: Problem | None) -> None:
@@ -74,8 +79,8 @@ class Answers:
         if intake.kept:
             return answer.of_claim(self._taken(intake.kept[-1].fingerprint), scene)
         if intake.problems:
-            first = min(intake.problems, key=lambda name: (answers[name][0] != "WAITING", name))
-            return answers[first]
+            told = [name for name in intake.problems if name in answers]
+            return answers[min(told, key=lambda name: (answers[name][0] != "WAITING", name))]
         if intake.destroyed:
             return self._latest_of_destroyed(intake, answers, scene)
         attempt = scene.record.attempt

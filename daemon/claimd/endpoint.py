@@ -16,7 +16,8 @@ _HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-
 _PASTED = re.compile(r"(?:[a-z0-9+.-]+://)?(?:[^/@]*@)?([^/:@]*)(?::(\d{1,5}))?(?:[/?#].*)?", re.DOTALL)
 
 # "Device data endpoints" in the AWS IoT Core developer guide; the China regions write .ats.
-_REGION = r"[a-z]{2}(?:-[a-z]+)+-\d"
+# Two letters and, in the European sovereign cloud, four: eusc-de-east-1.
+_REGION = r"[a-z]{2}(?:[a-z]{2})?(?:-[a-z]+)+-\d"
 _DOMAIN = r"(?:amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|api\.aws)"
 _ATS = re.compile(rf"[a-z0-9]+[-.]ats\.iot(?:-fips)?\.{_REGION}\.{_DOMAIN}")
 _LEGACY = re.compile(rf"([a-z0-9]+)(\.iot\.{_REGION}\.{_DOMAIN})")

@@ -11,8 +11,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from .attempt import ENDED
 from .connect import InterruptedPassError
 from .durable import disk_problem
+from .errors import ClaimdError
 from .intake import Reception
 
 if TYPE_CHECKING:
@@ -49,18 +51,30 @@ def look(
     """
     before = store.load_ledger()
     reception = Reception(drop, store, rules, before)
+    # A pass with work waits for nobody: the rest of another claim, or somebody who keeps writing.
+    lingers = not _has_work(store)
     try:
-        return _until_still(reception, patience, now), reception.ledger
+        return _until_still(reception, patience, now, lingers=lingers), reception.ledger
     finally:
         if reception.ledger != before:
             _save(store, reception.ledger)
 
 
-def _until_still(reception: Reception, patience: Patience, now: Callable[[], datetime]) -> Intake:
+def _has_work(store: Store) -> bool:
+    try:
+        attempt = store.load_record().attempt
+    except (ClaimdError, OSError):
+        return False  # the pass itself says what is wrong with it
+    return (attempt is not None and attempt.state not in ENDED) or bool(store.claims())
+
+
+def _until_still(
+    reception: Reception, patience: Patience, now: Callable[[], datetime], *, lingers: bool
+) -> Intake:
     started = moved = time.monotonic()
     intake = reception.look(now(), elapsed())
     kept, dead, destroyed, aside = [*intake.kept], [*intake.expired], {**intake.destroyed}, {*intake.aside}
-    while intake.incomplete and not kept:
+    while lingers and intake.incomplete and not kept:
         if patience.stopping():
             raise InterruptedPassError
         moment = time.monotonic()

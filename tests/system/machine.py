@@ -25,8 +25,17 @@ from pathlib import Path
 
 # Of what a minimal image lacks: what a real device has and the package or the test needs.
 _PACKAGES = (
-    "ca-certificates,dbus,iproute2,kmod,libpam-systemd,libseccomp2,openssh-server,procps,python3,python3-systemd"
-    ",rsync,sudo,systemd,systemd-sysv"
+    *(
+        "ca-certificates",
+        "dbus",
+        "iproute2",
+        "kmod",
+        "libpam-systemd",
+        "libseccomp2",
+        "openssh-server",
+        "procps",
+    ),
+    *("python3", "python3-systemd", "rsync", "sudo", "systemd", "systemd-sysv"),
 )
 _OPTIONS = (
     "--variant=minbase",
@@ -34,7 +43,6 @@ _OPTIONS = (
     '--aptopt=Acquire::Languages "none"',
     "--dpkgopt=path-exclude=/usr/share/man/*",
     "--dpkgopt=path-exclude=/usr/share/locale/*",
-    f"--include={_PACKAGES}",
 )
 BOOT_SECONDS = 120.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -44,15 +52,18 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "/var/cache")) / "claimd-system-test"
 
 
-def root_file_system(suite: str) -> Path:
-    """Made when it is not there yet: half a minute."""
-    recipe = hashlib.sha256("\n".join((suite, *_OPTIONS)).encode()).hexdigest()[:16]
+def root_file_system(suite: str, architecture: str | None = None, more: tuple[str, ...] = ()) -> Path:
+    """Made when it is not there yet: half a minute; for another architecture, emulated, some minutes."""
+    options = [*_OPTIONS, "--include=" + ",".join((*_PACKAGES, *more))]
+    if architecture is not None:
+        options.append(f"--architectures={architecture}")
+    recipe = hashlib.sha256("\n".join((suite, *options)).encode()).hexdigest()[:16]
     target = cache() / f"rootfs-{suite}-{recipe}"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         building = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            subprocess.run(["mmdebstrap", "--quiet", *_OPTIONS, suite, str(building)], check=True)
+            subprocess.run(["mmdebstrap", "--quiet", *options, suite, str(building)], check=True)
             building.rename(target)
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -122,10 +133,13 @@ exec systemd-nspawn --quiet -D "$SCRATCH/root" -M "$NAME" --register=no --keep-u
 
 
 class Machine:
+    ssh_port = 22
+
     def __init__(self, lower: Path, scratch: Path, network: Network) -> None:
         self._lower = lower
         self.scratch = scratch
         self.network = network
+        self.address = network.device_address
         self._name = network.name
         self._process: subprocess.Popen[bytes] | None = None
         self._leader = 0
@@ -134,6 +148,9 @@ class Machine:
     def upper(self) -> Path:
         """What the machine wrote, to look at or to prepare while it is off."""
         return self.scratch / "upper"
+
+    def outside(self, *command: str) -> list[str]:
+        return self.network.command(*command)
 
     def boot(self) -> None:
         """Returns when the machine says that it has booted."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -57,8 +58,13 @@ WantedBy=claimd-identity.target
 """
 
 
+@dataclass
+class ContainerWorld(World):
+    machine: Machine
+
+
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def world() -> Iterator[ContainerWorld]:
     package = built_package()
     lower = root_file_system(SUITE)
     network = Network(f"claimd{os.getpid()}")
@@ -69,9 +75,9 @@ def world() -> Iterator[World]:
         try:
             directory = scratch / "sandbox"
             directory.mkdir()
-            sandbox = Sandbox(network, directory)
+            sandbox = Sandbox(network.command, network.outside_address, directory)
             machine.boot()
-            yield World(machine, sandbox, scratch, package)
+            yield ContainerWorld(machine, sandbox, scratch, package)
         finally:
             machine.stop()
             if sandbox is not None:
@@ -79,7 +85,7 @@ def world() -> Iterator[World]:
             network.remove()
 
 
-def hook_runs(world: World) -> list[str]:
+def hook_runs(world: ContainerWorld) -> list[str]:
     if not world.machine.exists(HOOK_LOG):
         return []
     return world.machine.read(HOOK_LOG).splitlines()
@@ -88,7 +94,7 @@ def hook_runs(world: World) -> list[str]:
 # --- day one
 
 
-def test_an_installation_without_configuration_ends_green(world: World) -> None:
+def test_an_installation_without_configuration_ends_green(world: ContainerWorld) -> None:
     world.make_technician()
     said = world.install(world.package)
     assert "sudo claimd setup --endpoint" in said
@@ -106,7 +112,7 @@ def test_an_installation_without_configuration_ends_green(world: World) -> None:
         assert world.machine.unit(unit, "ActiveState") == "active"
 
 
-def test_the_units_are_right_and_closed_on_this_very_machine(world: World) -> None:
+def test_the_units_are_right_and_closed_on_this_very_machine(world: ContainerWorld) -> None:
     units = (
         "claimd.service claimd-identity.path claimd-identity.target claimd-hooks.path claimd-hooks.service"
     )
@@ -116,21 +122,20 @@ def test_the_units_are_right_and_closed_on_this_very_machine(world: World) -> No
     world.machine.run("systemd-analyze", "security", "--threshold=15", "claimd.service")
 
 
-def test_an_edit_is_picked_up_without_a_restart(world: World) -> None:
+def test_setup_is_picked_up_without_a_restart(world: ContainerWorld) -> None:
     pid = world.main_pid()
-    machine = world.machine
-    machine.run("sh", "-c", f"echo '{machine.network.outside_address} sandbox.test' >>/etc/hosts")
-    machine.write("/etc/claimd/sandbox-ca.pem", world.sandbox.authority)
-    machine.write("/etc/claimd/conf.d/50-test.toml", world.configuration())
-    machine.run("usermod", "-a", "-G", "claimd-drop", TECHNICIAN)
+    assert "wrote /etc/claimd/conf.d/50-setup.toml" in world.set_up(Network.outside_address)
     wait_for(lambda: world.status()["problem"] is None, "the configuration")
     assert world.main_pid() == pid
+    assert "claimd-drop" in world.machine.run("id", "-nG", TECHNICIAN).split()
+    listed = world.machine.run("stat", "-c", "%a %U", "/etc/claimd/conf.d/50-setup.toml")
+    assert listed == "644 root\n"
 
 
 # --- the claim
 
 
-def test_a_copied_claim_becomes_an_identity_and_everybody_hears_of_it(world: World) -> None:
+def test_a_copied_claim_becomes_an_identity_and_everybody_hears_of_it(world: ContainerWorld) -> None:
     machine = world.machine
     machine.write("/etc/claimd/hooks.d/10-log", HOOK, 0o755)
     machine.run(
@@ -162,7 +167,7 @@ def test_a_copied_claim_becomes_an_identity_and_everybody_hears_of_it(world: Wor
     assert certificate in machine.read("/var/spool/claimd/result/latest.txt")
 
 
-def _connected_worker(world: World) -> int | None:
+def _connected_worker(world: ContainerWorld) -> int | None:
     """The worker, once its SDK's threads are there: so after the capability has gone."""
     pid = world.worker_pid()
     if pid is None:
@@ -171,13 +176,13 @@ def _connected_worker(world: World) -> int | None:
     return pid if len(threads) > 1 else None
 
 
-def _capabilities(world: World, pid: int) -> set[int]:
+def _capabilities(world: ContainerWorld, pid: int) -> set[int]:
     """Permitted and effective, of every thread."""
     status = world.machine.run("sh", "-c", f"grep -hE '^Cap(Prm|Eff)' /proc/{pid}/task/*/status")
     return {int(line.split()[1], 16) for line in status.splitlines()}
 
 
-def test_the_claim_is_gone_and_the_key_is_in_its_one_place(world: World) -> None:
+def test_the_claim_is_gone_and_the_key_is_in_its_one_place(world: ContainerWorld) -> None:
     assert world.machine.run("ls", "-A", DROP) == ""
     assert world.machine.run("ls", "-A", f"{STATE}/claims") == ""
     certificate = world.identity()
@@ -187,7 +192,7 @@ def test_the_claim_is_gone_and_the_key_is_in_its_one_place(world: World) -> None
     ]
 
 
-def test_the_device_client_has_copies_of_its_own(world: World) -> None:
+def test_the_device_client_has_copies_of_its_own(world: ContainerWorld) -> None:
     machine = world.machine
     config = json.loads(machine.read("/etc/.aws-iot-device-client/aws-iot-device-client.conf"))
     assert machine.run("stat", "-c", "%a %U", config["key"], config["cert"]).splitlines() == [
@@ -199,7 +204,7 @@ def test_the_device_client_has_copies_of_its_own(world: World) -> None:
     wait_for(lambda: machine.unit("aws-iot-device-client", "ActiveState") == "active", "the device client")
 
 
-def test_a_consumer_of_its_group_connects_and_others_do_not_read(world: World) -> None:
+def test_a_consumer_of_its_group_connects_and_others_do_not_read(world: ContainerWorld) -> None:
     machine = world.machine
     machine.run("useradd", "--system", "--groups", "claimd-identity", "application")
     machine.write("/opt/consumer.py", CONSUMER)
@@ -210,7 +215,7 @@ def test_a_consumer_of_its_group_connects_and_others_do_not_read(world: World) -
     assert machine.run("stat", "-L", "-c", "%a %U %G", key) == "640 claimd claimd-identity\n"
 
 
-def test_a_person_with_sudo_leaves_nothing_that_the_daemon_can_not_write(world: World) -> None:
+def test_a_person_with_sudo_leaves_nothing_that_the_daemon_can_not_write(world: ContainerWorld) -> None:
     machine = world.machine
     machine.write("/etc/sudoers.d/technician", f"{TECHNICIAN} ALL=(ALL) NOPASSWD: ALL\n", 0o440)
     for command in ("provision", "status", "config show"):
@@ -295,7 +300,7 @@ ALLOWED = {
 }
 
 
-def test_what_must_be_denied_is_denied(world: World) -> None:
+def test_what_must_be_denied_is_denied(world: ContainerWorld) -> None:
     """A probe in the very unit: all its directives, another program."""
     machine = world.machine
     machine.write("/usr/local/lib/probe.py", PROBE)
@@ -318,7 +323,7 @@ def test_what_must_be_denied_is_denied(world: World) -> None:
 # --- restarts, crashes, power cuts
 
 
-def test_reload_and_restart_change_nothing(world: World) -> None:
+def test_reload_and_restart_change_nothing(world: ContainerWorld) -> None:
     before, pid, certificate = hook_runs(world), world.main_pid(), world.identity()
     world.machine.run("systemctl", "reload", "claimd")
     assert world.main_pid() == pid
@@ -329,7 +334,7 @@ def test_reload_and_restart_change_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("who", ["worker", "service"])
-def test_killed_in_the_middle_of_an_attempt_it_goes_on_and_loses_nothing(world: World, who: str) -> None:
+def test_killed_in_the_middle_of_an_attempt_it_loses_nothing(world: ContainerWorld, who: str) -> None:
     world.forget()
     before = {one["certificate_id"] for one in world.sandbox.certificates()}
     # Long enough to be killed in, shorter than what a worker waits for an answer.
@@ -349,12 +354,12 @@ def test_killed_in_the_middle_of_an_attempt_it_goes_on_and_loses_nothing(world: 
     world.machine.run("python3", "/opt/consumer.py", user="application")
 
 
-def _is_registering(world: World) -> bool:
+def _is_registering(world: ContainerWorld) -> bool:
     attempt = world.status()["attempt"]
     return attempt is not None and attempt["state"] == "registering"
 
 
-def test_the_watchdog_restarts_a_service_that_hangs(world: World) -> None:
+def test_the_watchdog_restarts_a_service_that_hangs(world: ContainerWorld) -> None:
     machine = world.machine
     machine.write(
         "/run/systemd/system/claimd.service.d/fast.conf", "[Service]\nWatchdogSec=4\nRestartSec=0\n"
@@ -371,7 +376,9 @@ def test_the_watchdog_restarts_a_service_that_hangs(world: World) -> None:
     machine.run("systemctl", "restart", "claimd")
 
 
-def test_hooks_that_a_power_cut_ended_run_at_the_next_boot_and_not_at_the_one_after(world: World) -> None:
+def test_hooks_that_a_power_cut_ended_run_at_the_next_boot_only(
+    world: ContainerWorld,
+) -> None:
     machine = world.machine
     wait_for(lambda: machine.unit("claimd-hooks.service", "ActiveState") == "inactive", "the hooks' rest")
     certificate = world.identity()
@@ -399,7 +406,7 @@ def test_hooks_that_a_power_cut_ended_run_at_the_next_boot_and_not_at_the_one_af
     assert hook_runs(world) == after
 
 
-def _seen(world: World) -> dict[str, str]:
+def _seen(world: ContainerWorld) -> dict[str, str]:
     text = world.machine.run("cat", "/var/lib/claimd-hooks/seen.json", check=False)
     seen: dict[str, str] = json.loads(text)["seen"] if text else {}
     return seen
@@ -408,7 +415,7 @@ def _seen(world: World) -> dict[str, str]:
 # --- replacing
 
 
-def test_a_second_claim_replaces_the_identity_and_the_hook_hears_of_both(world: World) -> None:
+def test_a_second_claim_replaces_the_identity_and_the_hook_hears_of_both(world: ContainerWorld) -> None:
     old = world.identity()
     world.machine.write("/etc/claimd/conf.d/60-replace.toml", 'reprovision = "replace"\n')
     world.machine.run("systemctl", "reload", "claimd")
@@ -419,10 +426,44 @@ def test_a_second_claim_replaces_the_identity_and_the_hook_hears_of_both(world: 
     world.machine.run("python3", "/opt/consumer.py", user="application")
 
 
+def test_a_folder_that_nobody_needs_is_destroyed_with_the_keys_in_it(world: ContainerWorld) -> None:
+    """By root's small sweep: the daemon may set a technician's folder aside, but not empty it."""
+    world.scp(world.sandbox.claim(), "folder/claim.json")
+    wait_for(lambda: world.machine.run("ls", "-A", DROP) == "", "an empty drop directory")
+    wait_for(lambda: world.keys_in("/var/spool") == [], "the end of the keys")
+    world.wait_for_state("provisioned")
+
+
+# --- images
+
+
+def test_with_etc_read_only_and_the_state_on_a_partition_of_its_own(world: ContainerWorld) -> None:
+    machine = world.machine
+    machine.run("systemctl", "stop", "claimd", "claimd-identity.target")
+    kept = world.identity()
+    try:
+        machine.run("mount", "-t", "tmpfs", "tmpfs", STATE)
+        machine.run("mount", "--bind", "/etc", "/etc")
+        machine.run("mount", "-o", "remount,bind,ro", "/etc")
+        machine.run("systemctl", "start", "claimd")
+        assert machine.run("stat", "-c", "%a %U %G", f"{STATE}/identity") == "2750 claimd claimd-identity\n"
+        world.scp(world.sandbox.claim(), "read-only.json")
+        wait_for(lambda: machine.exists(f"{STATE}/identity/current"), "an identity on the new partition")
+        assert world.identity() != kept
+        machine.run("python3", "/opt/consumer.py", user="application")
+    finally:
+        machine.run("systemctl", "stop", "claimd", "claimd-hooks.service", "claimd-identity.target")
+        machine.run("umount", "/etc")
+        machine.run("umount", STATE)
+    machine.run("systemctl", "start", "claimd")
+    # The first pass writes the status anew; until then it is the one of before.
+    wait_for(lambda: world.status()["identity"]["certificate_id"] == kept, "the identity of before")
+
+
 # --- the package's life
 
 
-def test_upgrade_and_downgrade_keep_configuration_and_identity(world: World, tmp_path: Path) -> None:
+def test_upgrade_and_downgrade_keep_configuration_and_identity(world: ContainerWorld, tmp_path: Path) -> None:
     machine, certificate = world.machine, world.identity()
     mine = machine.read("/etc/claimd/claimd.toml") + "# edited by hand\n"
     machine.write("/etc/claimd/claimd.toml", mine)
@@ -433,11 +474,11 @@ def test_upgrade_and_downgrade_keep_configuration_and_identity(world: World, tmp
         assert world.main_pid() not in (0, pid)
         assert world.wait_for_state("provisioned")["identity"]["certificate_id"] == certificate
         assert machine.read("/etc/claimd/claimd.toml") == mine
-        assert machine.exists("/etc/claimd/conf.d/50-test.toml")
+        assert machine.exists("/etc/claimd/conf.d/50-setup.toml")
     machine.run("python3", "/opt/consumer.py", user="application")
 
 
-def test_removal_stops_the_service_and_leaves_what_others_stand_on(world: World) -> None:
+def test_removal_stops_the_service_and_leaves_what_others_stand_on(world: ContainerWorld) -> None:
     machine, certificate = world.machine, world.identity()
     machine.run("apt-get", "remove", "-y", "claimd")
     assert machine.unit("claimd.service", "ActiveState") in ("inactive", "failed")
@@ -449,7 +490,7 @@ def test_removal_stops_the_service_and_leaves_what_others_stand_on(world: World)
     assert world.wait_for_state("provisioned")["identity"]["certificate_id"] == certificate
 
 
-def test_a_purge_leaves_the_identity_unless_it_was_asked_for(world: World) -> None:
+def test_a_purge_leaves_the_identity_unless_it_was_asked_for(world: ContainerWorld) -> None:
     machine, certificate = world.machine, world.identity()
     said = machine.run("apt-get", "purge", "-y", "claimd")
     assert "the identity stays in /var/lib/claimd" in said

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from device import wait_for
 
-from .machine import Machine, Network
-
 TOP = Path(__file__).parents[2]
 SERVER_NAME = "sandbox.test"
-MQTT_PORT = 8883
 TECHNICIAN = "ubuntu"
 STATE = "/var/lib/claimd"
 DROP = "/var/spool/claimd/drop"
 
 
 class Sandbox:
-    """claimd-sandbox as a program, outside the device."""
+    """claimd-sandbox as a program, outside the device. `outside`: how to run a command there."""
 
-    def __init__(self, network: Network, directory: Path) -> None:
-        self._network = network
+    def __init__(self, outside: Callable[..., list[str]], address: str, directory: Path) -> None:
+        self._outside = outside
         self.directory = directory
         command = [
-            *("serve", "--dir", str(directory), "--host", network.outside_address),
-            *("--server-name", SERVER_NAME, "--mqtt-port", str(MQTT_PORT), "--no-limits"),
+            *("serve", "--dir", str(directory), "--host", address),
+            *("--server-name", SERVER_NAME, "--no-limits"),
         ]
         self._log = (directory.parent / "sandbox.log").open("w")
         self._process = subprocess.Popen(
@@ -43,7 +40,7 @@ class Sandbox:
 
     def _command(self, *arguments: str) -> list[str]:
         module = [sys.executable, "-m", "claimd_sandbox", *arguments]
-        return self._network.command("env", f"PYTHONPATH={TOP / 'daemon'}", *module)
+        return self._outside("env", f"PYTHONPATH={TOP / 'daemon'}", *module)
 
     def run(self, command: str, *arguments: str) -> str:
         return subprocess.run(
@@ -68,6 +65,10 @@ class Sandbox:
         self.run("fault", "clear")
 
     @property
+    def port(self) -> int:
+        return int(json.loads((self.directory / "endpoint.json").read_text())["mqtt_port"])
+
+    @property
     def authority(self) -> str:
         return (self.directory / "ca.pem").read_text()
 
@@ -79,9 +80,33 @@ class Sandbox:
         self._log.close()
 
 
+class Device(Protocol):
+    """A booted machine, whatever it is made of."""
+
+    address: str
+    ssh_port: int
+
+    def outside(self, *command: str) -> list[str]:
+        """A command that runs where the technician is."""
+
+    def run(
+        self, *command: str, user: str = ..., text: str | None = ..., check: bool = ..., seconds: float = ...
+    ) -> str: ...
+
+    def attempt(
+        self, *command: str, user: str = ..., text: str | None = ..., seconds: float = ...
+    ) -> subprocess.CompletedProcess[str]: ...
+
+    def write(self, path: str, text: str | bytes, mode: int = ...) -> None: ...
+
+    def read(self, path: str) -> str: ...
+
+    def unit(self, name: str, member: str) -> str: ...
+
+
 @dataclass
 class World:
-    machine: Machine
+    machine: Device
     sandbox: Sandbox
     scratch: Path
     package: Path
@@ -102,13 +127,22 @@ class World:
         ]
 
     def scp(self, text: str, name: str = "claim.json") -> None:
-        """A real copy of a file that only its owner may read."""
+        """A real copy of a file that only its owner may read; a name with a folder copies the folder."""
         local = self.scratch / name
+        local.parent.mkdir(exist_ok=True)
         local.write_text(text)
         local.chmod(0o600)
-        target = f"{TECHNICIAN}@{self.machine.network.device_address}:{DROP}/"
-        command = self.machine.network.command("scp", *self.ssh_options(), "-p", str(local), target)
-        subprocess.run(command, check=True, timeout=60, capture_output=True)
+        top = self.scratch / Path(name).parts[0]
+        target = f"{TECHNICIAN}@{self.machine.address}:{DROP}/"
+        options = [
+            "-P",
+            str(self.machine.ssh_port),
+            *self.ssh_options(),
+            "-p",
+            *(["-r"] if top.is_dir() else []),
+        ]
+        command = self.machine.outside("scp", *options, str(top), target)
+        subprocess.run(command, check=True, timeout=120, capture_output=True)
 
     # --- the device
 
@@ -128,12 +162,16 @@ class World:
         apt = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", *options)
         return self.machine.run(*apt, "/root/claimd.deb", seconds=300)
 
-    def configuration(self, more: str = "") -> str:
-        return (
-            f'endpoint = "{SERVER_NAME}"\nport = {MQTT_PORT}\n'
-            f'ca_file = "/etc/claimd/sandbox-ca.pem"\n{more}\n'
-            '[template]\nname = "TrustedUserProvisioningTemplate"\n'
-            '[template.parameters]\nThingName = "gateway-{machine-id}"\n'
+    def set_up(self, address: str) -> str:
+        """What a person types on day one, and what only a sandbox needs besides. `address`: where that is."""
+        machine = self.machine
+        machine.run("sh", "-c", f"echo '{address} {SERVER_NAME}' >>/etc/hosts")
+        machine.write("/etc/claimd/sandbox-ca.pem", self.sandbox.authority)
+        more = f'port = {self.sandbox.port}\nca_file = "/etc/claimd/sandbox-ca.pem"\n'
+        machine.write("/etc/claimd/conf.d/60-sandbox.toml", more)
+        return machine.run(
+            *("claimd", "setup", "--endpoint", SERVER_NAME, "--template", "TrustedUserProvisioningTemplate"),
+            *("--parameter", "ThingName=gateway-{machine-id}", "--technician", TECHNICIAN),
         )
 
     def status(self) -> dict[str, Any]:
@@ -172,10 +210,6 @@ class World:
         )
         self.machine.run("systemctl", "start", "claimd")
 
-    def python(self, program: str, *arguments: str, user: str = "root") -> str:
-        """A program of the test's in the machine, by its own Python."""
-        return self.machine.run("python3", "-", *arguments, user=user, text=program)
-
     def keys_in(self, path: str) -> list[str]:
         """Files below a path that hold a private key."""
         found = self.machine.run("grep", "-rlE", "PRIVATE KEY", path, check=False)
@@ -198,10 +232,6 @@ def repacked(package: Path, version: str, scratch: Path) -> Path:
         stdout=subprocess.DEVNULL,
     )
     return target
-
-
-def quoted(*words: str) -> str:
-    return " ".join(shlex.quote(word) for word in words)
 
 
 def architecture() -> str:
