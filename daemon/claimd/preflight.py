@@ -28,6 +28,8 @@ _TIME_ERRORS = frozenset({9, 10})  # CERT_NOT_YET_VALID, CERT_HAS_EXPIRED
 _NAME_ERRORS = frozenset({62, 64})  # HOSTNAME_MISMATCH, IP_ADDRESS_MISMATCH
 # What a server says to a client without a certificate. The server's own certificate was accepted by then.
 _ASKS_FOR_CERTIFICATE = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE", "ALERT")
+# Alerts that come before any certificate was shown.
+_DISAGREES = ("PROTOCOL_VERSION", "NO_APPLICATION_PROTOCOL", "UNRECOGNIZED_NAME")
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 
 
@@ -111,6 +113,8 @@ def _handshake(tcp: socket.socket, host: str, port: int, roots: bytes, alpn: str
         reason = error.reason or ""
         if any(word in reason for word in _NOT_TLS):
             return problem(Code.TLS_NO_ANSWER, endpoint=host, port=port)
+        if any(word in reason for word in _DISAGREES):
+            return problem(Code.TLS_FAILED, endpoint=host, detail=reason)
         if any(word in reason for word in _ASKS_FOR_CERTIFICATE):
             return None
         if isinstance(error, ssl.SSLEOFError):
