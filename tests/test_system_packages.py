@@ -1,0 +1,53 @@
+""".ci/system-packages: what an ordinary user is told, and how root installs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parent.parent / ".ci" / "system-packages"
+
+
+def program(directory: Path, name: str, script: str) -> None:
+    path = directory / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def ask(directory: Path, what: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """With these programs found before the machine's own."""
+    return subprocess.run(
+        [str(SCRIPT), what],
+        env={**os.environ, "PATH": f"{directory}:{os.environ['PATH']}", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_it_is_silent_when_all_is_there(tmp_path: Path) -> None:
+    ended = ask(tmp_path, "demo")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("missing", ["demo", "test"])
+def test_an_ordinary_user_gets_the_one_command(tmp_path: Path, missing: str) -> None:
+    program(tmp_path, "id", "echo 1000")
+    program(tmp_path, "apt-get", f"touch {tmp_path}/called")
+    ended = ask(tmp_path, missing, PYTHON="/bin/false")
+    assert ended.returncode == 1
+    command = ended.stderr.splitlines()[1].strip()
+    assert command.startswith("sudo apt-get install -y --no-install-recommends python3-venv")
+    assert ("python3-dev" in command) == (missing == "test")
+    assert not (tmp_path / "called").exists()
+
+
+def test_without_apt_the_packages_are_named(tmp_path: Path) -> None:
+    for name in ("sh", "id", "test"):
+        program(tmp_path, name, f'exec /bin/{name} "$@"')
+    ended = ask(tmp_path, "demo", PYTHON="/bin/false", PATH=str(tmp_path))
+    assert ended.returncode == 1
+    assert "missing here, by the names of their Debian packages: python3-venv" in ended.stderr
