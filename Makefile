@@ -76,6 +76,7 @@ faults: $(DEVELOPMENT) ## killed, cut, full, broken and at the wrong time, at ev
 habits: $(DEVELOPMENT) ## every way of copying a claim, with every shape: real clients, a real sshd (root; five minutes)
 	@.ci/system-packages test
 	PYTHONPATH=daemon:tests $(BIN)/python -m habits.table
+	PYTHONPATH=daemon:tests $(BIN)/python -m habits.upload_accounts
 
 .PHONY: attack
 attack: $(DEVELOPMENT) ## what a technician's account can do to the drop directory, tried (root; some minutes)
