@@ -153,6 +153,7 @@ def _digest(key_pem: str) -> str:
 
 def _digest_of_key(data: bytes) -> str:
     """Of the first key in a file, whatever its line ends are; of nothing when there is none."""
+    data = data.replace(b"\\n", b"\n")  # as JSON writes it
     match = re.search(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", data, re.S)
     return "" if match is None else _digest(match.group().decode("ascii", "replace"))
 

@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from faults import clocks, cpp, errnos, kills, network, powercut, scenarios
+from faults import clocks, cpp, errnos, ext4, kills, network, powercut, scenarios, straced
 from faults.judge import Kind
 from faults.powercut import Court, record
 from faults.scenarios import LOST_REGISTER, PLAIN, REPLACE, Scenario
@@ -71,6 +71,8 @@ JOBS: dict[str, Job] = {
     "errno lasting": _errno(persistent=True),
     "chaos relay": lambda place: [network.cuts(place)],
     "kill: network boundaries": lambda place: [network.kills(place, times=5)],
+    "real calls": lambda place: [straced.sweep(place, every=2)],
+    "ext4": lambda place: [ext4.row_of_a_program(every=1)],
     "clock": _clock,
     "power: the C++ client": lambda place: [cpp.replay(place)],
 }

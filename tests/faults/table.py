@@ -5,7 +5,7 @@ Invariant: a row in which nothing was struck is an error, not a pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from faults.judge import Finding, Kind
@@ -50,7 +50,7 @@ class Row:
 
     def objections(self) -> list[str]:
         """Why this row is no pass."""
-        if not self.is_ours:
+        if not self.is_ours or self.note.startswith("skipped"):
             return []
         found = [f"{self.name}: {example}" for example in self.examples]
         if self.points == 0 or self.struck == 0:
@@ -63,7 +63,7 @@ class Row:
 _HEAD = ("fault class", "points", "lost", "half", "leaked", "claim wasted", "recovered alone")
 
 
-def lines(rows: Iterable[Row]) -> list[str]:
+def lines(rows: Sequence[Row]) -> list[str]:
     """The table as text."""
     cells: list[tuple[str, ...]] = [_HEAD]
     for row in rows:
@@ -75,5 +75,7 @@ def lines(rows: Iterable[Row]) -> list[str]:
     for line in cells:
         first = line[0].ljust(widths[0])
         text.append("  ".join([first, *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]))
+    for number, row in enumerate(rows, 1):
+        text[number] += f"  {row.note}" if row.note else ""
     text.insert(1, "  ".join("-" * width for width in widths))
     return text

@@ -1,0 +1,25 @@
+"""A selection of what `make faults` does with the machine's own means: strace, a real ext4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from faults import ext4, straced
+
+
+def test_killed_at_a_real_call_of_the_real_command(memory: Path) -> None:
+    row = straced.sweep(memory, every=37)
+    if row.note:
+        pytest.skip(row.note)
+    assert row.objections() == []
+    assert row.struck == row.recovered == row.points >= 3
+
+
+def test_a_power_cut_on_a_real_ext4() -> None:
+    row = ext4.row_of_a_program(every=23)
+    if row.note:
+        pytest.skip(row.note)
+    assert row.objections() == []
+    assert row.struck == row.recovered == row.points >= 10
