@@ -111,6 +111,12 @@ system-test: $(DEVELOPMENT) ## the package on a booted machine with systemd (as 
 		echo "system-test: skipped, only root can boot a machine"; test -z "$$CI"; \
 	fi
 
+.PHONY: system-test-arm64
+system-test-arm64: $(DEVELOPMENT) ## the arm64 package on an emulated ARM64 machine (as root; half an hour)
+	@.ci/system-packages system-arm64
+	@$(MAKE) --no-print-directory deb ARCH=arm64
+	$(PYTEST) -m system_arm64 -s tests/system
+
 # ---- upkeep
 
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \

@@ -52,22 +52,31 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "/var/cache")) / "claimd-system-test"
 
 
-def root_file_system(suite: str, architecture: str | None = None, more: tuple[str, ...] = ()) -> Path:
+def root_file_system(suite: str, architecture: str | None = None) -> Path:
     """Made when it is not there yet: half a minute; for another architecture, emulated, some minutes."""
-    options = [*_OPTIONS, "--include=" + ",".join((*_PACKAGES, *more))]
+    options = [*_OPTIONS, "--include=" + ",".join(_PACKAGES)]
     if architecture is not None:
         options.append(f"--architectures={architecture}")
     recipe = hashlib.sha256("\n".join((suite, *options)).encode()).hexdigest()[:16]
     target = cache() / f"rootfs-{suite}-{recipe}"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
+        if architecture is not None:
+            _enable_emulation()
         building = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            subprocess.run(["mmdebstrap", "--quiet", *options, suite, str(building)], check=True)
-            building.rename(target)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+        # What it leaves after a failure is left alone here: something may still be mounted in there.
+        subprocess.run(["mmdebstrap", "--quiet", *options, suite, str(building)], check=True)
+        building.rename(target)
     return target
+
+
+def _enable_emulation() -> None:
+    """mmdebstrap runs the other architecture's programs by qemu, which the kernel has to know of."""
+    registered = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
+    if not registered.exists():
+        if not registered.with_name("register").exists():
+            subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(registered.parent)], check=True)
+        subprocess.run(["update-binfmts", "--enable", "qemu-aarch64"], check=True)
 
 
 class CommandError(AssertionError):

@@ -16,30 +16,14 @@ import pytest
 from device import wait_for
 
 from .machine import Machine, Network, root_file_system, scratch_directory
+from .programs import ALLOWED, CAP_DAC_READ_SEARCH, CONSUMER, capabilities, connected_worker, probe
 from .world import DROP, STATE, TECHNICIAN, Sandbox, World, built_package, repacked
 
 pytestmark = pytest.mark.system
 
 SUITE = os.environ.get("CLAIMD_SYSTEM_SUITE", "bookworm")
 TARGET = "claimd-identity.target"
-CAP_DAC_READ_SEARCH = 1 << 2
 HOOK_LOG = "/root/hooks.log"
-
-# A consumer as an application would be one: its own user, in the group that may read the key.
-CONSUMER = """
-import json, os, socket, ssl, sys
-place = os.path.realpath("/var/lib/claimd/identity/current")
-identity = json.load(open(place + "/identity.json"))
-context = ssl.create_default_context(cafile=identity["paths"]["root_ca"])
-context.load_cert_chain(identity["paths"]["certificate"], identity["paths"]["private_key"])
-raw = socket.create_connection((identity["endpoint"], identity["port"]), timeout=20)
-link = context.wrap_socket(raw, server_hostname=identity["endpoint"])
-client = identity["client_id"].encode()
-body = b"\\x00\\x04MQTT\\x04\\x02\\x00\\x3c" + len(client).to_bytes(2, "big") + client
-link.sendall(b"\\x10" + bytes([len(body)]) + body)
-answer = link.recv(4)
-sys.exit(0 if answer == b"\\x20\\x02\\x00\\x00" else "CONNACK " + answer.hex())
-"""
 
 HOOK = f"""#!/bin/sh
 echo "says $CLAIMD_THING_NAME"
@@ -149,9 +133,9 @@ def test_a_copied_claim_becomes_an_identity_and_everybody_hears_of_it(world: Con
     world.sandbox.fault("delay step=register ms=4000 times=1")
     world.scp(world.sandbox.claim())
 
-    worker = wait_for(lambda: _connected_worker(world), "a worker that is connected")
-    assert _capabilities(world, worker) == {0}
-    assert _capabilities(world, world.main_pid()) == {CAP_DAC_READ_SEARCH}
+    worker = wait_for(lambda: connected_worker(world), "a worker that is connected")
+    assert capabilities(world, worker) == {0}
+    assert capabilities(world, world.main_pid()) == {CAP_DAC_READ_SEARCH}
 
     status = world.wait_for_state("provisioned")
     certificate = world.identity()
@@ -165,21 +149,6 @@ def test_a_copied_claim_becomes_an_identity_and_everybody_hears_of_it(world: Con
     said = machine.journal("-u", "claimd-hooks.service")
     assert any(line["MESSAGE"] == f"hook 10-log: says {status['identity']['thing_name']}" for line in said)
     assert certificate in machine.read("/var/spool/claimd/result/latest.txt")
-
-
-def _connected_worker(world: ContainerWorld) -> int | None:
-    """The worker, once its SDK's threads are there: so after the capability has gone."""
-    pid = world.worker_pid()
-    if pid is None:
-        return None
-    threads = world.machine.run("ls", f"/proc/{pid}/task", check=False).split()
-    return pid if len(threads) > 1 else None
-
-
-def _capabilities(world: ContainerWorld, pid: int) -> set[int]:
-    """Permitted and effective, of every thread."""
-    status = world.machine.run("sh", "-c", f"grep -hE '^Cap(Prm|Eff)' /proc/{pid}/task/*/status")
-    return {int(line.split()[1], 16) for line in status.splitlines()}
 
 
 def test_the_claim_is_gone_and_the_key_is_in_its_one_place(world: ContainerWorld) -> None:
@@ -229,94 +198,8 @@ def test_a_person_with_sudo_leaves_nothing_that_the_daemon_can_not_write(world: 
 # --- the sandbox of the service, from inside
 
 
-PROBE = """
-import ctypes, json, mmap, os, socket, time
-libc = ctypes.CDLL(None, use_errno=True)
-def tried(act):
-    try:
-        act()
-    except OSError as error:
-        return os.strerror(error.errno)
-    return "done"
-def call(name, *arguments):
-    def act():
-        if getattr(libc, name)(*arguments) < 0:
-            raise OSError(ctypes.get_errno(), name)
-    return act
-def write(path):
-    def act():
-        with open(path, "w"):
-            pass
-        os.unlink(path)
-    return act
-def read(path):
-    def act():
-        if not open(path, "rb").read(1):
-            raise OSError(61, "an empty file stands there")
-    return act
-def suid():
-    open("/tmp/x", "w").close()
-    os.chmod("/tmp/x", 0o4755)
-def executable():
-    mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-found = {
-    "write state": tried(write("/var/lib/claimd/probe")),
-    "write drop": tried(write("/var/spool/claimd/drop/probe")),
-    "write result": tried(write("/var/spool/claimd/result/probe")),
-    "write run": tried(write("/run/claimd/probe")),
-    "read another's 0600": tried(read("/var/spool/claimd/drop/private")),
-    "write etc": tried(write("/etc/claimd/probe")),
-    "write usr": tried(write("/usr/lib/claimd/probe")),
-    "write var": tried(write("/var/lib/probe")),
-    "read shadow": tried(read("/etc/shadow")),
-    "read host keys": tried(read("/etc/ssh/ssh_host_ed25519_key")),
-    "read home": tried(read("/home/ubuntu/.ssh/authorized_keys")),
-    "read root": tried(read("/root/claimd.deb")),
-    "see init": tried(read("/proc/1/environ")),
-    "see proc/sys": tried(read("/proc/sys/kernel/osrelease")),
-    "internet": tried(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()),
-    "unix": tried(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).close()),
-    "netlink": tried(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close()),
-    "packets": tried(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()),
-    "namespace": tried(call("unshare", 0x10000000)),
-    "mount": tried(call("mount", b"none", b"/tmp", b"tmpfs", 0, None)),
-    "set-id bit": tried(suid),
-    "writable code": tried(executable),
-    "device": tried(lambda: os.mknod("/tmp/null", 0o20666, os.makedev(1, 3))),
-    "host name": tried(lambda: socket.sethostname("x")),
-    "clock": tried(lambda: time.clock_settime(time.CLOCK_REALTIME, time.time())),
-    "chown": tried(lambda: os.chown("/var/lib/claimd", 0, 0)),
-    "become root": tried(lambda: os.setuid(0)),
-    "priority": tried(lambda: os.nice(-1)),
-    "personality": tried(call("personality", 0x0008)),
-    "trace": tried(call("ptrace", 16, 1, 0, 0)),
-}
-print(json.dumps(found))
-"""
-
-ALLOWED = {
-    *("write state", "write drop", "write result", "write run", "read another's 0600"),
-    *("internet", "unix"),
-}
-
-
 def test_what_must_be_denied_is_denied(world: ContainerWorld) -> None:
-    """A probe in the very unit: all its directives, another program."""
-    machine = world.machine
-    machine.write("/usr/local/lib/probe.py", PROBE)
-    machine.run("sh", "-c", f"umask 077; echo private >{DROP}/private; chown {TECHNICIAN} {DROP}/private")
-    unit = machine.read("/usr/lib/systemd/system/claimd.service")
-    unit = unit.replace("Type=notify", "Type=oneshot").replace("Restart=on-failure", "Restart=no")
-    unit = unit.replace(
-        "ExecStart=/usr/bin/claimd run", "ExecStart=/usr/bin/python3 -I /usr/local/lib/probe.py"
-    )
-    unit = unit.replace("WatchdogSec=180\n", "")
-    machine.write("/run/systemd/system/probe.service", unit)
-    machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "start", "probe.service")
-    machine.run("rm", "/run/systemd/system/probe.service", f"{DROP}/private")
-    said = [line["MESSAGE"] for line in machine.journal("-u", "probe.service", "_COMM=python3")]
-    found: dict[str, str] = json.loads(str(said[-1]))
+    found = probe(world.machine)
     assert {name for name, outcome in found.items() if outcome == "done"} == ALLOWED, found
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from device import wait_for
+from device import DEADLINE_SECONDS, wait_for
 
 TOP = Path(__file__).parents[2]
 SERVER_NAME = "sandbox.test"
@@ -110,6 +110,7 @@ class World:
     sandbox: Sandbox
     scratch: Path
     package: Path
+    patience: float = DEADLINE_SECONDS
 
     # --- the technician, outside
 
@@ -160,15 +161,15 @@ class World:
     def install(self, package: Path, *options: str) -> str:
         self.machine.write("/root/claimd.deb", package.read_bytes())
         apt = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", *options)
-        return self.machine.run(*apt, "/root/claimd.deb", seconds=300)
+        return self.machine.run(*apt, "/root/claimd.deb", seconds=1200)
 
-    def set_up(self, address: str) -> str:
+    def set_up(self, address: str, more: str = "") -> str:
         """What a person types on day one, and what only a sandbox needs besides. `address`: where that is."""
         machine = self.machine
         machine.run("sh", "-c", f"echo '{address} {SERVER_NAME}' >>/etc/hosts")
         machine.write("/etc/claimd/sandbox-ca.pem", self.sandbox.authority)
-        more = f'port = {self.sandbox.port}\nca_file = "/etc/claimd/sandbox-ca.pem"\n'
-        machine.write("/etc/claimd/conf.d/60-sandbox.toml", more)
+        text = f'port = {self.sandbox.port}\nca_file = "/etc/claimd/sandbox-ca.pem"\n'
+        machine.write("/etc/claimd/conf.d/60-sandbox.toml", text + more)
         return machine.run(
             *("claimd", "setup", "--endpoint", SERVER_NAME, "--template", "TrustedUserProvisioningTemplate"),
             *("--parameter", "ThingName=gateway-{machine-id}", "--technician", TECHNICIAN),
@@ -184,7 +185,7 @@ class World:
             return status if status["state"] == state else None
 
         try:
-            found: dict[str, Any] = wait_for(reached, f"state {state}")
+            found: dict[str, Any] = wait_for(reached, f"state {state}", self.patience)
         except AssertionError as error:
             told = self.machine.run("journalctl", "-b", "--no-pager", "-n", "60")
             raise AssertionError(f"{error}\n{json.dumps(self.status(), indent=1)}\n{told}") from None
@@ -240,8 +241,9 @@ def architecture() -> str:
     ).stdout.strip()
 
 
-def built_package() -> Path:
-    """The newest that `make deb` made for this machine."""
-    found = sorted((TOP / "dist").glob(f"claimd_*_{architecture()}.deb"), key=os.path.getmtime)
+def built_package(for_architecture: str | None = None) -> Path:
+    """The newest that `make deb` made, for this machine unless said otherwise."""
+    pattern = f"claimd_*_{for_architecture or architecture()}.deb"
+    found = sorted((TOP / "dist").glob(pattern), key=os.path.getmtime)
     assert found, "build the package first: make deb"
     return found[-1]
