@@ -367,3 +367,8 @@ class TestWhichClaim:
     def test_a_flood_has_an_end(self) -> None:
         attempt = Attempt(State.CLAIMED, NOW, claim=self.ALIVE, refused=tuple(map(str, range(100))))
         assert len(turned_away(attempt).refused) == MAX_REFUSED
+
+
+def test_without_a_claim_nothing_is_turned_away() -> None:
+    lost = replace(table.begin(ClaimRecord.of(claim()), NOW, None), claim=None)
+    assert table.turned_away(lost) == lost

@@ -264,6 +264,16 @@ def made(**values: object) -> Config:
     return Config.model_validate({"endpoint": "localhost", "template": {"name": "x"}, **values})
 
 
+@pytest.mark.parametrize(("port", "ports"), [("auto", (8883, 443)), (443, (443,)), (8443, (8443,))])
+def test_the_ports_that_are_tried(port: object, ports: tuple[int, ...]) -> None:
+    assert made(port=port).ports == ports
+
+
+def test_roots_of_one_s_own() -> None:
+    assert made(ca_file="/etc/claimd/ca.pem").ca_file == "/etc/claimd/ca.pem"
+    assert made(ca_file="").ca_file == ""
+
+
 @pytest.mark.parametrize("table", ["claim", "identity"])
 def test_one_client_id_for_a_whole_fleet_gets_a_warning(table: str) -> None:
     found = warnings(made(**{table: {"client_id": "gateway"}}))

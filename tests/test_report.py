@@ -1,0 +1,129 @@
+"""The status document: which state a device is in, and which of several problems is shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from claimd import attempt as table
+from claimd.attempt import Attempt, ClaimRecord, Event, Record
+from claimd.errors import Code, Problem, problem
+from claimd.report import merged, problem_lines, remaining, status_document
+from material import NOW, claim
+from states import IDENTITY
+
+CLAIM = ClaimRecord.of(claim())
+KEY_MISSING = problem(Code.CLAIM_KEY_MISSING, file="a.pem")
+GARBAGE = problem(Code.CLAIM_NOT_RECOGNISED, file="b.jpg", detail="a picture")
+OFFLINE = problem(Code.DNS_FAILED, endpoint="e.example")
+REFUSED = problem(Code.IDENTITY_REFUSED, client_id="c", certificate_id="c0", detail="d")
+
+
+def claimed(found: Problem | None = None) -> Attempt:
+    return replace(table.begin(CLAIM, NOW, None), problem=found)
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "now": NOW,
+        "record": Record(),
+        "identity": None,
+        "drop": {},
+        "claims": (),
+        "trouble": None,
+        "drop_directory": "/drop",
+        **changes,
+    }
+    return status_document(**given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "code"),
+    [
+        ({}, "unprovisioned", None),
+        ({"identity": IDENTITY}, "provisioned", None),
+        ({"identity": IDENTITY, "trouble": OFFLINE}, "provisioned", "dns-failed"),
+        ({"record": Record(claimed())}, "provisioning", None),
+        ({"record": Record(claimed(OFFLINE))}, "waiting", "dns-failed"),
+        ({"record": Record(claimed(REFUSED))}, "refused", "identity-refused"),
+        (
+            {"record": Record(replace(table.advance(claimed(), Event.BLOCKED, NOW), problem=OFFLINE))},
+            "blocked",
+            "dns-failed",
+        ),
+        ({"drop": {"a.pem": KEY_MISSING}}, "waiting", "claim-key-missing"),
+        ({"drop": {"b.jpg": GARBAGE}}, "refused", "claim-not-recognised"),
+        ({"drop": {"a.jpg": GARBAGE, "b.pem": KEY_MISSING}}, "waiting", "claim-key-missing"),
+        ({"trouble": OFFLINE, "drop": {"a.pem": KEY_MISSING}}, "refused", "dns-failed"),
+    ],
+)
+def test_the_state_and_the_problem_that_is_shown(changes: Any, state: str, code: str | None) -> None:
+    found = document(**changes)
+    assert found["state"] == state
+    assert (found["problem"] and found["problem"]["code"]) == code
+
+
+def test_a_hostile_name_is_shown_and_not_obeyed() -> None:
+    found = document(drop={"\x1b[2J.pem": KEY_MISSING})
+    assert found["drop"][0]["file"] == "\\x1b[2J.pem"
+
+
+def test_a_claim_in_reserve_is_a_note() -> None:
+    later = NOW + timedelta(minutes=5)
+    claims = ((CLAIM.fingerprint, CLAIM.not_after), ("5e" * 32, later))
+    found = document(record=Record(claimed()), claims=claims)
+    assert [note["code"] for note in found["notes"]] == ["claim-superseded"]
+    assert document(claims=claims)["notes"] == []
+
+
+class TestMerged:
+    def merged(self, worker: Any, watcher: Any, dropped: Any = None) -> dict[str, Any]:
+        return merged(worker, watcher, drop_directory="/drop", dropped=dropped)
+
+    def test_nothing_ran_yet(self) -> None:
+        found = self.merged(None, None)
+        assert (found["state"], found["service"], found["dropped"]) == ("unprovisioned", None, None)
+
+    def test_what_was_taken_away_is_no_complaint(self) -> None:
+        worker = document(drop={"a.pem": KEY_MISSING, "folder/b.jpg": GARBAGE})
+        found = self.merged(worker, None, ["folder"])
+        assert [one["file"] for one in found["drop"]] == ["folder/b.jpg"]
+        assert found["dropped"] == ["folder"]
+
+    @pytest.mark.parametrize(
+        ("watcher", "code"),
+        [
+            ({}, None),
+            ({"configuration": {"problem": OFFLINE.to_json()}}, "dns-failed"),
+            ({"configuration": {"problem": None}, "last_pass": None}, None),
+            ({"last_pass": {"outcome": "pass-crashed", "problem": OFFLINE.to_json()}}, "dns-failed"),
+            ({"last_pass": {"outcome": "idle", "problem": OFFLINE.to_json()}}, None),
+        ],
+    )
+    def test_the_service_s_problem_shows_else(self, watcher: Any, code: str | None) -> None:
+        found = self.merged(document(), watcher)["problem"]
+        assert (found and found["code"]) == code
+
+    def test_the_worker_s_own_comes_first(self) -> None:
+        watcher = {"configuration": {"problem": GARBAGE.to_json()}}
+        found = self.merged(document(trouble=OFFLINE), watcher)["problem"]
+        assert found["code"] == "dns-failed"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(300, "5:00 left"), (61, "1:01 left"), (0.5, "expired"), (0, "expired"), (-9, "expired")],
+)
+def test_how_long_a_claim_lives(seconds: float, said: str) -> None:
+    assert remaining(NOW + timedelta(seconds=seconds), NOW) == said
+
+
+def test_a_failure_on_a_terminal() -> None:
+    lines = problem_lines(OFFLINE)
+    assert lines[0] == "claimd: the name e.example can't be resolved"
+    labels = [line.split(":")[0].strip() for line in lines if line.startswith("  ") and ":" in line]
+    assert labels[0] == "likely cause" and labels[-1] == "code"
+    assert lines[-1].endswith("dns-failed (claimd explain dns-failed)")
