@@ -247,7 +247,7 @@ def only_name(place: Path) -> str:
 class TestFloods:
     @pytest.fixture
     def flood(self, place: Path) -> Iterator[int]:
-        many = 2_000
+        many = 2 * MAX_ENTRIES_A_SCAN
         directory = os.open(place, os.O_RDONLY)
         try:
             for number in range(many):
@@ -260,7 +260,7 @@ class TestFloods:
         self, drop: Drop, place: Path, flood: int
     ) -> None:
         look = drop.look(())
-        assert look.more and len(look.entries) == MAX_ENTRIES_A_SCAN
+        assert look.more and 0 < len(look.entries) <= MAX_ENTRIES_A_SCAN
         seen = {(entry.name, entry.stamp.ctime_ns) for entry in look.entries}
         again = drop.look(seen)
         assert not seen & {(entry.name, entry.stamp.ctime_ns) for entry in again.entries}
@@ -279,7 +279,7 @@ class TestFloods:
         assert drop.look(()).entries[0].name == "claim"
 
     def test_large_files_are_not_all_held_in_memory(self, drop: Drop, place: Path) -> None:
-        for number in range(MAX_ENTRIES_A_SCAN):
+        for number in range(100):
             (place / str(number)).write_bytes(b"x" * MAX_FILE_BYTES)
         look = drop.look(())
         assert look.more

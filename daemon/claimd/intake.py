@@ -46,6 +46,10 @@ _BY_PROGRAMS = re.compile(
 MAX_CLAIMS_OF_AN_OWNER = 8
 # When the others have become an identity or died there is room again; no event tells.
 _ROOM_SECONDS = 30.0
+# Of a flood so many are named.
+MAX_PROBLEMS = 256
+# Where there was more than a pass could read, the next one goes on after so long.
+_FLOOD_SECONDS = 60.0
 # No event tells of what happens in a folder: so often a young and an old one are looked into.
 _FOLDER_LOOK_SECONDS = (2.0, 30.0)
 _YOUNG_SECONDS = 60.0
@@ -259,10 +263,14 @@ class _Looking:
         stamps = ((e.name, e.stamp.inode, e.stamp.ctime_ns) for e in here)
         self._memory.ledger = self._memory.ledger.with_seen(self._elapsed, stamps, all_of_them=not self._more)
         seen = self._memory.ledger.seen
+        inside: dict[str, list[Entry]] = {}
+        for entry in here:
+            if entry.folder is not None:
+                inside.setdefault(entry.folder, []).append(entry)
         for entry in here:
             if entry.folder is not None:
                 continue
-            parts = [entry, *(each for each in here if each.folder == entry.name)]
+            parts = [entry, *inside.get(entry.name, ())]
             if entry.is_folder:
                 youngest = min(self._age_by_wall(part) for part in parts)
                 self._due.append(_FOLDER_LOOK_SECONDS[youngest > _YOUNG_SECONDS])
@@ -345,6 +353,11 @@ class _Looking:
             for name, found in self._problems.items()
             if not (_BY_PROGRAMS.search(name) and self._is_unfinished(name))
         }
+        if len(problems) > MAX_PROBLEMS:
+            ordered = sorted(problems, key=lambda name: problems[name].code not in _MAY_STILL_ARRIVE)
+            problems = {name: problems[name] for name in ordered[:MAX_PROBLEMS]}
+        if self._more:
+            self._due.append(_FLOOD_SECONDS)
         incomplete = self._more or bool(self._unsettled)
         incomplete = incomplete or any(p.code in _MAY_STILL_ARRIVE for p in problems.values())
         signature = frozenset((name, e.stamp) for name, e in self._all.items() if name not in self._gone)

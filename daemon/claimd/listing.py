@@ -18,10 +18,10 @@ from . import sweep
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-# What one look reads at most.
-MAX_ENTRIES_A_SCAN = 256
+# What one look reads at most: so that a pass, which looks again and again, is through with 100,000.
+MAX_ENTRIES_A_SCAN = 2048
 # Every account has a queue of its own, up to so many; a process with subordinate ids could make more.
-MAX_OWNERS = 64
+MAX_OWNERS = 32
 # What was set aside because of `unrecognised = "keep-aside"`; not looked at again.
 ASIDE_PREFIX = ".claimd-aside-"
 

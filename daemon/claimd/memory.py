@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .model import Claim
     from .store import Store
 
-# Of a flood of junk so much is remembered, to read the rest first.
-_MAX_READ_BEFORE = 8192
+# Of a flood of junk so much is remembered, to read the rest first: some 20 MB for the seconds of a pass.
+_MAX_READ_BEFORE = 131_072
 
 
 class Memory:
