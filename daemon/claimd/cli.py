@@ -11,7 +11,17 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from . import __version__, cli_config, cli_drop, cli_hooks, cli_provision, cli_setup, cli_status, cli_version
+from . import (
+    __version__,
+    cli_config,
+    cli_doctor,
+    cli_drop,
+    cli_hooks,
+    cli_provision,
+    cli_setup,
+    cli_status,
+    cli_version,
+)
 from .errors import ClaimdError, Exit
 from .model import Layout, rebased
 from .terminal import complain, prepare
@@ -19,7 +29,7 @@ from .terminal import complain, prepare
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-GROUPS = (cli_setup, cli_provision, cli_drop, cli_status, cli_config, cli_hooks, cli_version)
+GROUPS = (cli_setup, cli_provision, cli_drop, cli_status, cli_config, cli_doctor, cli_hooks, cli_version)
 
 
 def main(arguments: Sequence[str]) -> int:

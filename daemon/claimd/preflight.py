@@ -38,12 +38,12 @@ def diagnose(host: str, port: int, roots: bytes, alpn: str | None) -> Problem | 
 
     Takes TOTAL_SECONDS at most. `roots`: PEM.
     """
-    addresses = _resolve(host, port)
-    if not addresses:
+    found_addresses = addresses(host, port)
+    if not found_addresses:
         return problem(Code.DNS_FAILED, endpoint=host)
     deadline = time.monotonic() + TOTAL_SECONDS
     found: Problem | None = None
-    for family, address in addresses:
+    for family, address in found_addresses:
         left = deadline - time.monotonic()
         if left <= 0:
             break
@@ -59,7 +59,7 @@ def diagnose(host: str, port: int, roots: bytes, alpn: str | None) -> Problem | 
 _Address = tuple[socket.AddressFamily, Any]
 
 
-def _resolve(host: str, port: int) -> list[_Address]:
+def addresses(host: str, port: int) -> list[_Address]:
     """getaddrinfo with an end: the resolver's own can take half a minute."""
     answer: queue.Queue[list[_Address]] = queue.Queue(1)
 

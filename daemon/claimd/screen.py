@@ -293,6 +293,8 @@ def told(found: Mapping[str, Any], columns: int = COLUMNS) -> list[str]:
 _GREEN, _YELLOW, _RED, _BOLD, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
 _STATE_COLOURS = {"provisioned": _GREEN, "blocked": _RED, "refused": _RED}
 
+_VERDICT_COLOURS = {"ok": _GREEN, "warning": _YELLOW, "failed": _RED, "skipped": _BOLD}
+
 
 def painted(line: str) -> str:
     """A line of the status with colour; the text is the same without."""
@@ -304,6 +306,9 @@ def painted(line: str) -> str:
         return f"{label}:{_RED}{value}{_PLAIN}"
     if label.strip() == "what to do":
         return f"{label}:{_BOLD}{value}{_PLAIN}"
+    first = line.split(" ", 1)[0]
+    if first in _VERDICT_COLOURS and line[len(first) : 9].strip() == "":
+        return f"{_VERDICT_COLOURS[first]}{first}{_PLAIN}{line[len(first) :]}"
     for mark, colour in ((_DONE, _GREEN), (_NOW, _YELLOW)):
         if mark in line[: _LABEL_COLUMNS + len(mark)]:
             return line.replace(mark, f"{colour}{mark}{_PLAIN}", 1)

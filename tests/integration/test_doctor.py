@@ -1,0 +1,202 @@
+"""`claimd doctor`: the whole of a good device, and each trouble named by its own check."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import peers
+from claimd import doctor
+from claimd.inquiry import Answer, Check, Finding, Found, examine, exit_code, failed, lines, ok, warning
+from claimd.words import COLUMNS
+from claimd_sandbox.server import Sandbox, Settings
+from claimd_sandbox.settings import KeyKind
+from provocations import Stage
+
+QUICK = Settings(key_kind=KeyKind.EC, connects_per_second=None)
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with Sandbox.start(tmp_path_factory.mktemp("sandbox"), QUICK) as running:
+        yield running
+
+
+@pytest.fixture
+def stage(tmp_path: Path, sandbox: Sandbox) -> Iterator[Stage]:
+    made = Stage(tmp_path, sandbox)
+    yield made
+    made.device.stop()
+
+
+def verdicts(stage: Stage, *only: str) -> dict[str, Found]:
+    answers = doctor.diagnose(stage.device.layout, None, only=only)
+    return {answer.id: answer.found for answer in answers}
+
+
+class TestAGoodDevice:
+    def test_nothing_fails_and_no_claim_is_used(self, stage: Stage) -> None:
+        stage.claim()
+        assert stage.device.provision()["exit"] == 0
+        kept = stage.device.put("claim.json", json.dumps(stage.sandbox.create_claim()))
+        before = stage.device.files()
+        issued = len(stage.sandbox.registry.certificates)
+        connected = sum(r.client_id is not None for r in stage.sandbox.connections)
+        found = verdicts(stage)
+        assert [(i, f.evidence) for i, f in found.items() if f.verdict is Finding.FAILED] == []
+        assert found["tls-chain"].evidence.startswith("trusted; anchor: ")
+        assert found["identity-connects"].verdict is Finding.OK
+        assert stage.device.files() == before, "nothing changed"
+        assert kept.exists() and len(stage.sandbox.registry.certificates) == issued
+        assert sum(r.client_id is not None for r in stage.sandbox.connections) == connected, "no MQTT CONNECT"
+
+    def test_text_and_json_are_the_same_results(self, stage: Stage) -> None:
+        text, said = stage.device.run("doctor"), stage.device.run("doctor", "--json")
+        assert text.returncode == said.returncode == 0, text.stdout
+        document = json.loads(said.stdout)
+        assert [check["id"] for check in document["checks"]] == list(doctor.IDS)
+        for check in document["checks"]:
+            assert f"{check['verdict']:<9}{check['id']}:" in text.stdout
+        assert sum(document["summary"].values()) == len(doctor.IDS)
+
+    def test_strict_list_only_and_skip(self, stage: Stage) -> None:
+        assert stage.device.run("doctor", "--only", "config-endpoint").returncode == 0
+        assert stage.device.run("doctor", "--only", "config-endpoint", "--strict").returncode == 1
+        listed = stage.device.run("doctor", "--list").stdout.splitlines()
+        assert [line.split()[0] for line in listed] == list(doctor.IDS)
+        told = json.loads(stage.device.run("doctor", "--json", "--only", "tls-host,config-parse").stdout)
+        assert [check["id"] for check in told["checks"]] == ["config-parse", "tls-host"]
+        told = json.loads(stage.device.run("doctor", "--json", "--skip", "network-dns").stdout)
+        skipped = {c["id"]: c["evidence"] for c in told["checks"] if c["verdict"] == "skipped"}
+        assert skipped["network-dns"] == "as asked" and skipped["network-route"] == "because of network-dns"
+        assert stage.device.run("doctor", "--only", "everything").returncode == 2
+
+
+def _no_configuration(stage: Stage) -> None:
+    Path(stage.device.layout.config_file).unlink()
+
+
+def _drop_in_of_another_name(stage: Stage) -> None:
+    folder = Path(stage.device.layout.config_directory, "conf.d")
+    folder.mkdir()
+    (folder / "10-site.conf").write_text("")
+
+
+def _torn_record(stage: Stage) -> None:
+    Path(stage.device.layout.state_directory, "attempt.json").write_text("{")
+
+
+TROUBLES: list[tuple[str, str, Callable[[Stage], Any]]] = [
+    ("config-parse", "failed", _no_configuration),
+    ("config-drop-ins", "warning", _drop_in_of_another_name),
+    ("config-hints", "warning", lambda s: s.configure(tables='[identity]\nclient_id = "one"')),
+    ("config-endpoint", "warning", lambda s: s.configure(endpoint="1.2.3.4")),
+    ("config-parameters", "failed", lambda s: s.configure(parameters='A = "{file:/etc/none}"')),
+    ("config-serial", "failed", lambda s: s.configure(parameters='A = "{serial}"')),
+    ("ca-bundle", "failed", lambda s: s.configure(ca="/none.pem")),
+    ("network-dns", "failed", lambda s: s.configure(endpoint="claimd.invalid")),
+    ("network-port", "failed", lambda s: s.configure(port=peers.free_port())),
+    ("drop-directory", "failed", lambda s: s.device.drop.rmdir()),
+    ("state-directory", "failed", lambda s: Path(s.device.layout.state_directory).rmdir()),
+    (
+        "state-attempt",
+        "failed",
+        lambda s: Path(s.device.layout.state_directory, "attempt.json").write_text("{"),
+    ),
+    ("host-machine-id", "warning", lambda s: None),
+]
+
+
+class TestTroubles:
+    @pytest.mark.parametrize(("check", "verdict", "make"), TROUBLES, ids=[t[0] for t in TROUBLES])
+    def test_each_is_named_by_its_own_check(
+        self, stage: Stage, check: str, verdict: str, make: Callable[[Stage], Any]
+    ) -> None:
+        make(stage)
+        found = verdicts(stage, check)[check]
+        assert found.verdict.value == verdict, found
+        assert found.evidence and found.remedy
+
+    def test_an_inspecting_proxy(self, stage: Stage) -> None:
+        other = peers.TlsFiles(stage.directory / "other", "Corporate Inspection")
+        with peers.tls(other.context()) as peer:
+            stage.configure(port=peer.port)
+            found = verdicts(stage, "tls-interception", "tls-chain", "tls-version")
+        assert found["tls-interception"].verdict is Finding.FAILED
+        assert "Corporate Inspection" in found["tls-interception"].evidence
+        assert found["tls-chain"].verdict is Finding.FAILED
+        assert found["tls-version"] == Found(Finding.SKIPPED, "because of tls-chain")
+
+    def test_a_server_with_another_name_or_an_old_certificate(self, stage: Stage) -> None:
+        files = peers.TlsFiles(stage.directory / "tls")
+        for context, words in (
+            (files.context("another.example"), "another name"),
+            (files.context(ends=timedelta(days=-1)), "not valid at this device's time"),
+        ):
+            with peers.tls(context) as peer:
+                stage.configure(port=peer.port, ca=files.ca_file)
+                assert words in verdicts(stage, "tls-chain")["tls-chain"].evidence
+
+    def test_a_damaged_and_an_open_identity(self, stage: Stage) -> None:
+        stage.claim()
+        assert stage.device.provision()["exit"] == 0
+        key = stage.device.identity.resolve() / "private.key"
+        key.chmod(0o644)
+        assert verdicts(stage, "identity-modes")["identity-modes"].verdict is Finding.FAILED
+        key.chmod(0o640)
+        key.write_bytes(b"")
+        found = verdicts(stage, "identity", "identity-key")
+        assert found["identity"].verdict is Finding.FAILED
+        assert found["identity-key"].evidence == "because of identity"
+
+    def test_a_certificate_that_the_endpoint_refuses(self, stage: Stage) -> None:
+        stage.claim()
+        assert stage.device.provision()["exit"] == 0
+        number = stage.sandbox.faults.set("hang-up step=tls")
+        try:
+            found = verdicts(stage, "identity-connects")["identity-connects"]
+        finally:
+            stage.sandbox.faults.clear()
+        assert number and found.verdict is Finding.FAILED
+        assert found.commands[0].startswith("aws iot describe-certificate --certificate-id ")
+
+    def test_a_device_without_configuration_has_one_cause_not_twenty(self, stage: Stage) -> None:
+        _no_configuration(stage)
+        found = verdicts(stage)
+        assert [i for i, f in found.items() if f.verdict is Finding.FAILED] == ["config-parse"]
+
+
+class TestTheFrame:
+    def test_a_check_that_breaks_is_a_finding(self) -> None:
+        def broken(scene: None) -> Found:
+            raise ZeroDivisionError
+
+        def shut(scene: None) -> Found:
+            os.open("/proc/1/mem-none", os.O_RDONLY)
+            raise AssertionError
+
+        answers = examine([Check("a", "A", broken), Check("b", "B", shut)], None)
+        assert [answer.found.verdict for answer in answers] == [Finding.FAILED, Finding.FAILED]
+        assert "ZeroDivisionError" in answers[0].found.evidence
+
+    def test_exit_codes(self) -> None:
+        warned = [Answer("a", "A", warning("hm", "do it"))]
+        assert exit_code(warned, strict=False) == 0 and exit_code(warned, strict=True) == 1
+        assert exit_code([Answer("a", "A", failed("no", "do it"))], strict=False) == 1
+        assert exit_code([Answer("a", "A", ok("yes"))], strict=True) == 0
+
+    def test_it_fits_the_screen(self) -> None:
+        found = [Answer("a-check", "A", failed("evidence " * 20, "do this " * 20, "a command"))]
+        assert all(len(line) <= COLUMNS for line in lines(found))
+
+    def test_ids_are_kebab_case_and_each_has_its_needs_before_it(self) -> None:
+        for number, check in enumerate(doctor.CHECKS):
+            assert set(check.id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+            assert set(check.needs) <= set(doctor.IDS[:number]), check.id
+        assert len(set(doctor.IDS)) == len(doctor.IDS)
