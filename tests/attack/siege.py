@@ -302,7 +302,7 @@ def _complaints(machine: Premises, watched: Watched) -> list[str]:
     return wrong
 
 
-def _start_afresh(machine: Premises) -> None:
+def start_afresh(machine: Premises) -> None:
     """No claims from the row before, and none of its haste: the watcher slows down when drops keep coming."""
     machine.stop_daemon()
     shutil.rmtree("/var/lib/claimd/claims", ignore_errors=True)
@@ -334,7 +334,7 @@ def siege(machine: Premises, plants: Sequence[str]) -> list[str]:
     for plant in plants:
         if plant not in _CONTINUES:
             clear()
-        _start_afresh(machine)
+        start_afresh(machine)
         watched = Watched(machine)
         with watched.during():
             try:
@@ -357,7 +357,7 @@ def _own_names(machine: Premises) -> list[str]:
     wrong = []
     for name in NAMES[:3]:
         clear()
-        _start_afresh(machine)
+        start_afresh(machine)
         try:
             took = provision(machine, name, TINA)
         except AssertionError as error:
@@ -371,7 +371,7 @@ def flood(machine: Premises, files: int) -> list[str]:
     """One account fills the directory; then two others' claims, and one of its own, come among it."""
     secrets()
     clear()
-    _start_afresh(machine)
+    start_afresh(machine)
     watched = Watched(machine)
     wrong = []
     before = machine.journal.stat().st_size

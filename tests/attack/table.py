@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import premises
-from attack import permissions, races, siege
+from attack import canary, permissions, races, siege
 from premises import Premises
 
 
@@ -51,11 +51,16 @@ def _flood(machine: Premises, size: Size) -> list[str]:
     return siege.flood(machine, size.files)
 
 
+def _canary(machine: Premises, size: Size) -> list[str]:
+    return canary.canary(machine)
+
+
 PARTS: Mapping[str, Callable[[Premises, Size], list[str]]] = {
     "permissions": _permissions,
     "races": _races,
     "siege": _siege,
     "flood": _flood,
+    "canary": _canary,
 }
 NEEDED_TOOLS = ("getfacl", "find")
 
