@@ -14,7 +14,7 @@ import pytest
 
 from claimd import drop as drop_module
 from claimd import sweep
-from claimd.drop import MAX_FILES_A_FOLDER, Drop, Entry
+from claimd.drop import MAX_FILES_A_FOLDER, Drop, Entry, anybody_may_link
 from claimd.durable import Disk
 from claimd.errors import ClaimdError, Code
 from claimd.listing import ASIDE_PREFIX, MAX_ENTRIES_A_SCAN
@@ -124,6 +124,16 @@ class TestWhatIsRefused:
         assert code(entry) is Code.DROP_ENTRY_REFUSED
         os.chown(place / "own", 12345, 12345)
         assert only(Drop(str(place), Disk(), own_files=False).scan()).data == SECRET
+
+    @pytest.mark.parametrize(("switch", "open_to_all"), [("0\n", True), ("1\n", False), (None, False)])
+    def test_root_s_files_need_protected_links(
+        self, tmp_path: Path, switch: str | None, open_to_all: bool
+    ) -> None:
+        """None: the unit hides /proc/sys, and `sudo cp` works all the same."""
+        path = tmp_path / "protected_hardlinks"
+        if switch is not None:
+            path.write_text(switch)
+        assert anybody_may_link(str(path)) is open_to_all
 
     def test_a_file_that_grows_while_it_is_read_is_still_arriving(self, drop: Drop, place: Path) -> None:
         """Whatever the racer does, what is read is one state of the file or a refusal."""

@@ -259,7 +259,7 @@ class Drop:
             return "it has more than one name (a hard link)"
         if found.st_uid == os.geteuid() and not self._own_files:
             return "it belongs to claimd itself"
-        if found.st_uid == 0 and not self._own_files and not _hard_links_are_protected():
+        if found.st_uid == 0 and not self._own_files and anybody_may_link():
             return "it belongs to root, and fs.protected_hardlinks is off on this system"
         return None
 
@@ -320,10 +320,14 @@ def _aside_name(name: str) -> str:
     return prefix + os.fsdecode(os.fsencode(name)[: 255 - len(prefix)])
 
 
-def _hard_links_are_protected() -> bool:
-    """Then nobody can give a name in the drop directory to a file of root's (proc(5))."""
+def anybody_may_link(switch: str = PROTECTED_HARDLINKS) -> bool:
+    """Whether anybody can give a name in the drop directory to a file of root's (proc(5)).
+
+    claimd.service hides /proc/sys (ProcSubset=pid). What can't be read is taken for the default of every
+    supported system, which is on: a second name is refused in any case, see `_read_entry`.
+    """
     try:
-        with open(PROTECTED_HARDLINKS, "rb") as file:
-            return file.read(2).strip() == b"1"
+        with open(switch, "rb") as file:
+            return file.read(2).strip() == b"0"
     except OSError:
         return False
