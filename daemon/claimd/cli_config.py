@@ -7,8 +7,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from .errors import ClaimdError, Exit
+from .terminal import say
 
 if TYPE_CHECKING:
+    from .config import Loaded
     from .model import Layout
     from .terminal import Commands
 
@@ -24,10 +26,11 @@ def add_to(commands: Commands) -> None:
 
 
 def _config_check(options: argparse.Namespace, layout: Layout) -> int:
-    from . import config, facts, settings
+    from . import config, facts, redaction, settings
 
     loaded = config.load(layout, options.config)
-    for name, value in facts.resolve_parameters(loaded.config, layout):
+    resolved = dict(facts.resolve_parameters(loaded.config, layout))
+    for name, value in redaction.parameters(resolved).items():
         print(f"template parameter {name} = {value!r} on this device")
     config.root_certificates(loaded.config, layout)
     for warning in settings.warnings(loaded.config):
@@ -49,9 +52,31 @@ def _config_show(options: argparse.Namespace, layout: Layout) -> int:
     if options.json:
         print(json.dumps(config.describe(loaded), indent=2))
         return Exit.OK
-    for key, value in _flat(loaded.config.model_dump(mode="json")):
-        print(f"{key} = {json.dumps(value)}    # {loaded.sources.get(key, 'default')}")
+    say(config_lines(loaded, layout))
     return Exit.OK
+
+
+def config_lines(loaded: Loaded, layout: Layout) -> list[str]:
+    """Every key with its value on this device and the file that sets it; nothing secret."""
+    from . import facts, redaction
+
+    found = []
+    for key, value in _flat(loaded.config.model_dump(mode="json")):
+        source = loaded.sources.get(key, "default")
+        if not key.startswith("template.parameters."):
+            found.append(f"{key} = {json.dumps(value)}    # {source}")
+            continue
+        name = key.removeprefix("template.parameters.")
+        shown = redaction.parameters({name: value})[name]
+        note = source
+        if "{" in value and not redaction.is_secret(name):
+            try:
+                here = facts.resolve(value, name, layout)
+                note = f"{source}; here {json.dumps(redaction.parameters({name: here})[name])}"
+            except ClaimdError as error:
+                note = f"{source}; {error.problem.happened}"
+        found.append(f"{key} = {json.dumps(shown)}    # {note}")
+    return found
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

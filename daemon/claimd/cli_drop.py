@@ -28,6 +28,8 @@ def add_to(commands: Commands) -> None:
     )
     put.add_argument("files", nargs="*", metavar="FILE", help="- or none: standard input")
     put.add_argument("--json", action="store_true", help="print one JSON object")
+    put.add_argument("--wait", action="store_true", help="wait for its end, as claimd wait does")
+    put.add_argument("--timeout", default="5m", metavar="TIME", help="with --wait: 90s, 5m, 1h (default 5m)")
     put.set_defaults(command=_put)
 
     inspect = commands.add_parser("inspect", help="say what files hold and whether they are a usable claim")
@@ -46,10 +48,15 @@ def add_to(commands: Commands) -> None:
 
 
 def _put(options: argparse.Namespace, layout: Layout) -> int:
-    from . import system
+    from . import system, waiting
     from .inspection import inspect
 
     system.hide_memory()
+    try:
+        seconds = waiting.seconds(options.timeout)
+    except ValueError as error:
+        print(f"claimd put: {error}", file=sys.stderr)
+        return Exit.USAGE
     try:
         files = _read(options.files or ["-"])
     except KeyboardInterrupt:
@@ -69,6 +76,10 @@ def _put(options: argparse.Namespace, layout: Layout) -> int:
         complain(trouble)
     else:
         _say_dropped(found)
+    if trouble is None and options.wait:
+        from .cli_status import wait_for
+
+        return wait_for(layout, dropped[-1]["fingerprint"], seconds)
     return Exit.OK if trouble is None else trouble.exit
 
 
