@@ -436,6 +436,23 @@ _CATALOGUE: dict[Code, Explanation] = {
         "it has no battery, or has not been set since the device was switched on",
         "set the clock: `sudo timedatectl set-ntp true`, or by hand: `sudo date -u -s {example}`",
     ),
+    Code.OLD_IDENTITY_SERVES: Explanation(
+        Kind.WAITING,
+        Exit.OLD_IDENTITY_SERVES,
+        "the identity {certificate} goes on serving: the new one is not in place",
+        "a claim was dropped to replace it, and the new identity is not proved",
+        "nothing to do for the old identity; `claimd status` says how the new one stands",
+    ),
+    Code.OLD_CERTIFICATE_ACTIVE: Explanation(
+        Kind.WAITING,
+        Exit.OK,
+        "the certificate {certificate_id} of the earlier identity is still active in AWS",
+        "the device got a new identity, and has no right to end the old one",
+        "when nothing uses it any more, run"
+        " `aws iot update-certificate --certificate-id {certificate_id} --new-status INACTIVE` and"
+        " `aws iot detach-thing-principal --thing-name {thing_name} --principal CERTIFICATE_ARN`"
+        " where you have the rights",
+    ),
     Code.DISK_FULL: Explanation(
         Kind.RETRY,
         Exit.DISK,

@@ -126,10 +126,13 @@ def _result_document(result: Result) -> dict[str, Any]:
         "certificate_id": attempt.certificate_id if attempt else None,
         "thing_name": attempt.thing_name if attempt else None,
         "problem": result.problem.to_json() if result.problem else None,
+        "notes": [note.to_json() for note in result.notes],
     }
 
 
 def _say_result(result: Result) -> None:
+    from .report import problem_lines
+
     if result.problem is not None:
         complain(result.problem)
         if result.after_seconds is not None:
@@ -143,3 +146,5 @@ def _say_result(result: Result) -> None:
         print(f"done: {who} has its identity, certificate {attempt.certificate_id}")
     else:
         print("nothing to do: no claim was dropped")
+    for note in result.notes:
+        print("\n".join(problem_lines(note)))

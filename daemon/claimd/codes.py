@@ -97,6 +97,8 @@ class Code(str, Enum):
     IDENTITY_DAMAGED = "identity-damaged"
     IDENTITY_EXPIRES = "identity-expires"
     IDENTITY_EXPIRED = "identity-expired"
+    OLD_IDENTITY_SERVES = "old-identity-serves"
+    OLD_CERTIFICATE_ACTIVE = "old-certificate-active"
     # this machine
     CLOCK_WRONG = "clock-wrong"
     DISK_FULL = "disk-full"

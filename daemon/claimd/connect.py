@@ -114,12 +114,14 @@ class Dialer:
             raise
         return line
 
-    def connect(self, target: Target, client_id: str, credentials: Credentials) -> Link:
+    def connect(
+        self, target: Target, client_id: str, credentials: Credentials, *, as_guest: bool = False
+    ) -> Link:
         """Each port in turn. Raises ClaimdError, or CredentialsRefusedError when only we are unwelcome."""
         found: Problem | None = None
         for port in target.ports:
             try:
-                return self._connect_port(target, port, client_id, credentials)
+                return self._connect_port(target, port, client_id, credentials, as_guest)
             except ClaimdError as error:
                 found = found or error.problem
                 if error.problem.code not in PORT_TROUBLES:
@@ -127,8 +129,10 @@ class Dialer:
         assert found is not None, "a target has a port"
         raise ClaimdError(found)
 
-    def _connect_port(self, target: Target, port: int, client_id: str, credentials: Credentials) -> Link:
-        link = self._transport.open(target.endpoint, port, client_id, credentials)
+    def _connect_port(
+        self, target: Target, port: int, client_id: str, credentials: Credentials, as_guest: bool
+    ) -> Link:
+        link = self._transport.open(target.endpoint, port, client_id, credentials, as_guest=as_guest)
         try:
             if link.wait_connected(DIAGNOSE_AFTER_SECONDS):
                 return link

@@ -18,13 +18,14 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from . import attempt as table
-from . import config, facts, news, system
+from . import config, facts, generations, news, system
 from .answering import Answers
 from .attempt import Record
 from .connect import InterruptedPassError
 from .drop import Drop
 from .durable import Disk, disk_problem
 from .errors import ClaimdError, Code, Exit, Problem, problem
+from .generations import Retention
 from .intake import Intake, Rules
 from .looking import Patience, look
 from .model import Layout, Target
@@ -70,6 +71,7 @@ class ConfigurationFiles:
         return Settings(
             reprovision=c.reprovision,
             on_refusal=c.verify.on_refusal,
+            retention=Retention(c.retention.generations, c.retention.days),
             connect_seconds=c.timeouts.connect_seconds,
             answer_seconds=c.timeouts.answer_seconds,
             sha256=loaded.sha256,
@@ -192,6 +194,7 @@ def _pass(request: Request, store: Store, outside: Outside) -> Result:
         result = Result(found.exit, found, STALE_LOOK_SECONDS, _record_or_none(store))
     result = _with_unseen(_with_leftovers(result, intake), unseen)
     publisher.publish(result.record, result.problem)
+    result = replace(result, notes=_notes_or_none(store, result.record))
     if publisher.document is not None and not request.by_hand:
         journal.ended(publisher.document, outside.now())
     result = _with_expiry(result, publisher.identity, outside.now())
@@ -255,6 +258,13 @@ def _with_unseen(result: Result, unseen: Problem | None) -> Result:
     if result.exit is Exit.NOTHING_TO_DO and result.problem is None:
         return replace(result, exit=unseen.exit, problem=unseen)
     return result
+
+
+def _notes_or_none(store: Store, record: Record) -> tuple[Problem, ...]:
+    try:
+        return tuple(generations.notes(store, record))
+    except OSError:
+        return ()  # the disk's trouble is what the result says
 
 
 def _with_leftovers(result: Result, intake: Intake) -> Result:
@@ -336,4 +346,5 @@ class _Publisher:
             claims=tuple((c.fingerprint, c.certificate.not_after) for c in self._store.claims()),
             trouble=trouble,
             drop_directory=self._layout.drop_directory,
+            notes=tuple(generations.notes(self._store, record)),
         )

@@ -258,6 +258,10 @@ class Link(Protocol):
 class Transport(Protocol):
     """Opens links. `diagnose` names what stands between here and the endpoint without any credentials."""
 
-    def open(self, host: str, port: int, client_id: str, credentials: Credentials) -> Link: ...
+    def open(
+        self, host: str, port: int, client_id: str, credentials: Credentials, *, as_guest: bool = False
+    ) -> Link:
+        """`as_guest`: a session of somebody else may live under this client id, with messages waiting in
+        it. It is not ended, its expiry is not lowered, and nothing in it is acknowledged."""
 
     def diagnose(self, host: str, port: int, roots: bytes) -> Problem | None: ...

@@ -36,6 +36,10 @@ TCP_CONNECT_MILLISECONDS = 4000
 # Longer than any pass: the CRT can't be told not to reconnect, only when.
 NEVER_MILLISECONDS = 3_600_000
 STOP_SECONDS = 0.5
+# As a guest in somebody's session: the longest that AWS keeps one (AWS IoT Core quotas, "Persistent session
+# expiry period"), for a shorter one would end it earlier than its owner asked for.
+LONGEST_SESSION_SECONDS = 7 * 86400
+_SESSION_OF_ANOTHER = mqtt5.ClientSessionBehaviorType.REJOIN_ALWAYS
 # How long an answer in flight is waited for after SIGTERM: within the 2 s that a stop may take.
 STOP_PATIENCE_SECONDS = 1.4
 LOOK_SECONDS = 0.1
@@ -64,12 +68,21 @@ class CrtTransport:
         self._stopping = stopping
         self._bootstrap: io.ClientBootstrap | None = None
 
-    def open(self, host: str, port: int, client_id: str, credentials: Credentials) -> CrtLink:
+    def open(
+        self, host: str, port: int, client_id: str, credentials: Credentials, *, as_guest: bool = False
+    ) -> CrtLink:
         if self._bootstrap is None:
             group = io.EventLoopGroup(1)
             self._bootstrap = io.ClientBootstrap(group, io.DefaultHostResolver(group))
         return CrtLink(
-            self._bootstrap, host, port, client_id, credentials, self._connect_seconds, self._stopping
+            self._bootstrap,
+            host,
+            port,
+            client_id,
+            credentials,
+            self._connect_seconds,
+            self._stopping,
+            as_guest=as_guest,
         )
 
     def diagnose(self, host: str, port: int, roots: bytes) -> Problem | None:
@@ -89,8 +102,12 @@ class CrtLink:
         credentials: Credentials,
         connect_seconds: float,
         stopping: Callable[[], bool],
+        *,
+        as_guest: bool = False,
     ) -> None:
         self._stopping = stopping
+        self._as_guest = as_guest
+        self._session_present = False
         self._changed = threading.Condition()
         self._connected = False
         self._stopped = False
@@ -103,9 +120,12 @@ class CrtLink:
             socket_options=_socket_options(),
             tls_ctx=_tls_context(credentials, port),
             connect_options=mqtt5.ConnectPacket(
-                client_id=client_id, keep_alive_interval_sec=KEEP_ALIVE_SECONDS
+                client_id=client_id,
+                keep_alive_interval_sec=KEEP_ALIVE_SECONDS,
+                session_expiry_interval_sec=LONGEST_SESSION_SECONDS if as_guest else None,
+                receive_maximum=1 if as_guest else None,
             ),
-            session_behavior=mqtt5.ClientSessionBehaviorType.CLEAN,
+            session_behavior=_SESSION_OF_ANOTHER if as_guest else mqtt5.ClientSessionBehaviorType.CLEAN,
             offline_queue_behavior=mqtt5.ClientOperationQueueBehaviorType.FAIL_ALL_ON_DISCONNECT,
             min_reconnect_delay_ms=NEVER_MILLISECONDS,
             max_reconnect_delay_ms=NEVER_MILLISECONDS,
@@ -125,7 +145,9 @@ class CrtLink:
     def wait_connected(self, seconds: float) -> bool:
         with self._changed:
             self._wait(lambda: self._connected, seconds, patience=0.0)
-            self._raise_failure()
+            # CONNACK said yes; that somebody took the client id over since (0x8E) takes nothing from that.
+            if not self._connected:
+                self._raise_failure()
             return self._connected
 
     def subscribe(self, topics: tuple[str, ...], seconds: float) -> None:
@@ -161,7 +183,11 @@ class CrtLink:
 
     def close(self) -> None:
         # Without a packet the CRT just hangs up, and the server would publish a will.
-        self._client.stop(mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION))
+        packet = mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION)
+        if self._as_guest and not self._session_present:
+            # Nobody had a session: the one that this connection began must not look like somebody's.
+            packet.session_expiry_interval_sec = 0
+        self._client.stop(packet)
         with self._changed:
             # Before CONNACK there is nothing to say goodbye to; a TLS handshake that failed ends late.
             if self._connected:
@@ -210,6 +236,11 @@ class CrtLink:
     # -- callbacks, on the CRT's thread
 
     def _on_publish(self, data: mqtt5.PublishReceivedData) -> None:
+        if self._as_guest:
+            # Meant for the one whose session this is. Held back for good, so it comes to him again.
+            if data.acquire_publish_acknowledgement_control is not None:
+                data.acquire_publish_acknowledgement_control()
+            return
         packet = data.publish_packet
         payload = bytes(packet.payload or b"")[: MAX_PAYLOAD_BYTES + 1]
         with self._changed:
@@ -229,6 +260,7 @@ class CrtLink:
     def _on_connected(self, data: mqtt5.LifecycleConnectSuccessData) -> None:
         with self._changed:
             self._connected = True
+            self._session_present = bool(data.connack_packet and data.connack_packet.session_present)
             self._changed.notify_all()
 
     def _on_connect_failed(self, data: mqtt5.LifecycleConnectFailureData) -> None:

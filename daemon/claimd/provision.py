@@ -17,12 +17,13 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from . import attempt as table
-from . import fleet, inspection
+from . import fleet, generations, inspection
 from .attempt import Attempt, ClaimRecord, Event, Outcome, Record, State, Step
 from .connect import CredentialsRefusedError, Dialer, InterruptedPassError, Line, RejectedError
 from .durable import disk_problem
 from .errors import ClaimdError, Code, Exit, Kind, Problem, fail, problem
 from .fleet import Credentials, Exchange, Transport
+from .generations import Retention
 from .intake import Intake
 from .model import Claim, Target, short, spoken
 from .recovery import activated, identity_of, out_of_blocked, settle, without_key
@@ -48,6 +49,7 @@ class Settings:
 
     reprovision: str
     on_refusal: str
+    retention: Retention
     connect_seconds: float
     answer_seconds: float
     sha256: str
@@ -55,7 +57,12 @@ class Settings:
 
 # What settings.py has, for an identity that has to be proved while the configuration is broken.
 DEFAULTS = Settings(
-    reprovision="never", on_refusal="activate", connect_seconds=10.0, answer_seconds=10.0, sha256=""
+    reprovision="never",
+    on_refusal="activate",
+    retention=Retention(generations=2, days=30.0),
+    connect_seconds=10.0,
+    answer_seconds=10.0,
+    sha256="",
 )
 
 
@@ -89,12 +96,14 @@ class World:
 
 @dataclass(frozen=True)
 class Result:
-    """How a pass ended. `after_seconds`: come back then; None: on a hint only."""
+    """How a pass ended. `after_seconds`: come back then; None: on a hint only. `notes`: nothing failed,
+    and a person should know all the same."""
 
     exit: Exit
     problem: Problem | None
     after_seconds: float | None
     record: Record
+    notes: tuple[Problem, ...] = ()
 
 
 class Pass:
@@ -423,7 +432,7 @@ class Pass:
         credentials = Credentials(staged.certificate.pem, staged.key, staged.roots)
         client_id = fleet.identity_client_id(attempt.target, attempt.thing_name, attempt.certificate_id)
         try:
-            self._dialer().connect(attempt.target, client_id, credentials).close()
+            self._try_out(attempt.target, client_id, credentials)
         except CredentialsRefusedError:
             self._probed = True  # proves nothing: it may be INACTIVE, or its policy denies this client id
             return
@@ -437,7 +446,7 @@ class Pass:
         client_id = fleet.identity_client_id(attempt.target, attempt.thing_name, attempt.certificate_id)
         credentials = Credentials(staged.certificate.pem, staged.key, staged.roots)
         try:
-            self._dialer().connect(attempt.target, client_id, credentials).close()
+            self._try_out(attempt.target, client_id, credentials)
         except CredentialsRefusedError as error:
             if not error.unwelcome:
                 raise fail(Code.IDENTITY_UNPROVEN, detail=error.detail) from error
@@ -449,6 +458,11 @@ class Pass:
         self._keep(activated(self._record, attempt, self._now()))
         self._activated = True
         self._say("active", "the identity is in place")
+
+    def _try_out(self, target: Target, client_id: str, credentials: Credentials) -> None:
+        """Connect and hang up. Whoever lives under this client id is disturbed once and loses nothing."""
+        somebody = self._store.current_link() is not None
+        self._dialer().connect(target, client_id, credentials, as_guest=somebody).close()
 
     def _refused_identity(self, attempt: Attempt, client_id: str, detail: str) -> None:
         assert attempt.certificate_id is not None
@@ -577,7 +591,7 @@ class Pass:
 
     def _after_seconds(self, attempt: Attempt | None) -> float | None:
         if attempt is None or attempt.state in table.ENDED:
-            return None
+            return self._remove_old()
         now = self._now()
         waits = []
         due = table.due_in_seconds(attempt, now)
@@ -590,6 +604,17 @@ class Pass:
                 waits.append(min((attempt.claim.not_before - now).total_seconds(), CLOCK_LOOK_SECONDS))
             waits.append(max((attempt.claim.not_after - now).total_seconds(), 0.0))
         return min(waits) if waits else None
+
+    def _remove_old(self) -> float | None:
+        """Earlier identities that were kept long enough. None of it is worth a failed pass."""
+        try:
+            settings = self._settings()
+            return generations.remove_old(self._store, self._record, settings.retention, self._now())
+        except ClaimdError:
+            return None  # a broken configuration says nothing about how long to keep
+        except OSError as error:
+            log.warning("an earlier identity can't be removed: %s", error.strerror)
+            return None
 
     # -- small things
 

@@ -306,7 +306,14 @@ def identity_of(
         device_configuration=configuration if isinstance(configuration, dict) else None,
         registered_at=registered_at or attempt.stages[-1][1],
         replaces=attempt.replaces,
+        replaced_thing=_thing_of(store, attempt.replaces),
     )
+
+
+def _thing_of(store: Store, certificate_id: str | None) -> str | None:
+    document = None if certificate_id is None else store.document(certificate_id)
+    name = None if document is None else document.get("thing_name")
+    return name if isinstance(name, str) else None
 
 
 def _active(store: Store, attempt: Attempt) -> None:

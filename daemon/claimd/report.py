@@ -40,6 +40,7 @@ def status_document(
     claims: tuple[tuple[str, datetime], ...],
     trouble: Problem | None,
     drop_directory: str,
+    notes: tuple[Problem, ...] = (),
 ) -> dict[str, Any]:
     """The worker's half of the status. `claims`: fingerprint and notAfter of those kept on disk."""
     attempt = record.attempt
@@ -54,7 +55,7 @@ def status_document(
         "claims": [{"fingerprint": f, "not_after": time_to_json(end)} for f, end in claims],
         "drop": [{"file": printable(name), "problem": p.to_json()} for name, p in sorted(drop.items())],
         "problem": None if shown is None else shown.to_json(),
-        "notes": [note.to_json() for note in (*_spares(attempt, claims), *_expiry(identity, now))],
+        "notes": [note.to_json() for note in (*_spares(attempt, claims), *notes, *_expiry(identity, now))],
         "drop_directory": drop_directory,
         "history": [outcome_to_json(o) for o in record.history],
     }

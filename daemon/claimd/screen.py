@@ -67,6 +67,15 @@ def status_lines(document: Mapping[str, Any], now: datetime, columns: int = COLU
             lines += _line("", entry["problem"]["message"], columns)
     for note in document["notes"]:
         lines += _line("note", note["message"], columns)
+        if note["code"] == Code.OLD_CERTIFICATE_ACTIVE:
+            # The only note that asks a person to do something, elsewhere and at a time of their choice.
+            lines += labelled(
+                "what to do",
+                note["remedy"],
+                width=_LABEL_COLUMNS,
+                commands=note["commands"],
+                columns=columns,
+            )
     lines += _line("service", _service(document["service"]), columns)
     for outcome in list(reversed(document["history"]))[:_SHOWN_OUTCOMES]:
         lines += _line("earlier", _outcome(outcome), columns)

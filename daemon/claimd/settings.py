@@ -120,6 +120,11 @@ class Verify(_Table):
     on_refusal: Literal["activate", "wait"] = Field(default="activate", description='"activate" or "wait"')
 
 
+class RetentionSettings(_Table):
+    generations: int = Field(default=2, ge=0, le=100, description="a number, 0 to 100")
+    days: float = Field(default=30, ge=0, le=3650, description="a number of days, 0 to 3650")
+
+
 class Timeouts(_Table):
     connect_seconds: float = Field(default=10, ge=1, le=60, description="a number of seconds, 1 to 60")
     answer_seconds: float = Field(default=10, ge=1, le=60, description="a number of seconds, 1 to 60")
@@ -156,6 +161,7 @@ class Config(_Table):
     identity: IdentitySettings = Field(default=IdentitySettings(), description="a table: [identity]")
     verify: Verify = Field(default=Verify(), description="a table: [verify]")
     drop: DropSettings = Field(default=DropSettings(), description="a table: [drop]")
+    retention: RetentionSettings = Field(default=RetentionSettings(), description="a table: [retention]")
     timeouts: Timeouts = Field(default=Timeouts(), description="a table: [timeouts]")
 
     @field_validator("endpoint")

@@ -351,6 +351,12 @@ class Store:
             raise ValueError("a whole identity is not discarded")
         self.disk.remove_tree(path)
 
+    def remove_generation(self, certificate_id: str) -> None:
+        """Remove an earlier identity for good; never the one that `current` names."""
+        if certificate_id == self.current_link():
+            raise ValueError("the identity that serves is not removed")
+        self.disk.remove_tree(self._identity(certificate_id))
+
     # -- what others read
 
     def write_status(self, status: Mapping[str, Any]) -> None:
@@ -435,6 +441,7 @@ def identity_document(
     device_configuration: Mapping[str, object] | None,
     registered_at: datetime,
     replaces: str | None,
+    replaced_thing: str | None = None,
 ) -> dict[str, Any]:
     """The members of identity.json (documented in the README, versioned by `schema`)."""
     return {
@@ -451,7 +458,27 @@ def identity_document(
         "device_configuration": "unknown" if device_configuration is None else dict(device_configuration),
         "registered_at": record.time_to_json(registered_at),
         "replaces_certificate_id": replaces,
+        # AWS keeps it active until somebody deactivates it; null when nothing was replaced.
+        "replaced_certificate": None
+        if replaces is None
+        else {
+            "certificate_id": replaces,
+            "still_active": True,
+            "to_deactivate": deactivation(replaces, replaced_thing),
+        },
     }
+
+
+def deactivation(certificate_id: str, thing_name: str | None = None) -> list[str]:
+    """The commands that end a certificate in AWS, for a person with rights that the device has not."""
+    arn = (
+        f"$(aws iot describe-certificate --certificate-id {certificate_id}"
+        " --query certificateDescription.certificateArn --output text)"
+    )
+    commands = [f"aws iot update-certificate --certificate-id {certificate_id} --new-status INACTIVE"]
+    if thing_name is not None:
+        commands.append(f'aws iot detach-thing-principal --thing-name {thing_name} --principal "{arn}"')
+    return commands
 
 
 def _environment(document: Mapping[str, Any]) -> bytes:

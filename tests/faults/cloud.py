@@ -156,7 +156,9 @@ class Cloud:
         self.boundary = boundary
         self.token_registers_again = token_registers_again
 
-    def open(self, host: str, port: int, client_id: str, credentials: Credentials) -> CloudLink:
+    def open(
+        self, host: str, port: int, client_id: str, credentials: Credentials, *, as_guest: bool = False
+    ) -> CloudLink:
         self.boundary("dial")
         return CloudLink(self, credentials)
 

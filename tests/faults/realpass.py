@@ -76,9 +76,12 @@ class WatchedTransport:
         self._transport = transport
         self._boundaries = boundaries
 
-    def open(self, host: str, port: int, client_id: str, credentials: Credentials) -> Link:
+    def open(
+        self, host: str, port: int, client_id: str, credentials: Credentials, *, as_guest: bool = False
+    ) -> Link:
         opened = self._boundaries.around(
-            "open", lambda: self._transport.open(host, port, client_id, credentials)
+            "open",
+            lambda: self._transport.open(host, port, client_id, credentials, as_guest=as_guest),
         )
         return WatchedLink(opened, self._boundaries)
 

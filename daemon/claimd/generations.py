@@ -1,0 +1,109 @@
+"""Earlier identities: named as long as they lie here, kept for a while, then removed.
+
+A generation is a whole identity that another one replaced: its certificate id stands in the
+`replaces_certificate_id` of a whole identity. Invariant: nothing else is ever removed here, neither
+what `current` names, nor what the attempt works on or replaces before it is active, nor a staged key.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from .attempt import ENDED, State
+from .errors import ClaimdError, Code, problem
+from .model import short
+
+if TYPE_CHECKING:
+    from .attempt import Record
+    from .errors import Problem
+    from .store import Store
+
+log = logging.getLogger(__name__)
+
+# Whoever resolved `current` just before the switch still opens the old files.
+LEAST_AGE = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How many earlier identities are kept, and for how long."""
+
+    generations: int
+    days: float
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """An identity that another one replaced."""
+
+    certificate_id: str
+    thing_name: str | None
+    replaced_at: datetime
+
+
+def earlier(store: Store, record: Record) -> list[Earlier]:
+    """The generations that lie here, the latest first. Raises OSError."""
+    documents = {}
+    for name in store.staged():
+        document = store.document(name) if store.is_complete(name) else None
+        if document is not None:
+            documents[name] = document
+    attempt = record.attempt
+    in_use = {store.current_link()}
+    if attempt is not None and attempt.state not in ENDED:
+        in_use |= {attempt.certificate_id, attempt.replaces}
+    replaced_at = {
+        str(d.get("replaces_certificate_id")): datetime.fromisoformat(str(d["registered_at"]))
+        for name, d in documents.items()
+        if name not in in_use or name == store.current_link()
+    }
+    found = [
+        Earlier(name, d["thing_name"] if isinstance(d.get("thing_name"), str) else None, replaced_at[name])
+        for name, d in documents.items()
+        if name in replaced_at and name not in in_use
+    ]
+    return sorted(found, key=lambda e: e.replaced_at, reverse=True)
+
+
+def remove_old(store: Store, record: Record, retention: Retention, now: datetime) -> float | None:
+    """Remove what is kept long enough; in how many seconds the next one is due. Raises OSError."""
+    due = None
+    for number, generation in enumerate(earlier(store, record)):
+        age = now - generation.replaced_at
+        longest = timedelta(days=retention.days) if number < retention.generations else LEAST_AGE
+        left = (max(longest, LEAST_AGE) - age).total_seconds()
+        if left <= 0:
+            log.info("an earlier identity was kept long enough and is removed: %s", generation.certificate_id)
+            store.remove_generation(generation.certificate_id)
+        else:
+            due = left if due is None else min(due, left)
+    return due
+
+
+def notes(store: Store, record: Record) -> list[Problem]:
+    """What a person should know about identities beside the one that serves. Raises OSError."""
+    found = []
+    attempt = record.attempt
+    replaces = None if attempt is None or attempt.state is State.ACTIVE else attempt.replaces
+    if replaces is not None and _serves(store, replaces):
+        found.append(problem(Code.OLD_IDENTITY_SERVES, certificate=short(replaces)))
+    for generation in earlier(store, record):
+        found.append(
+            problem(
+                Code.OLD_CERTIFICATE_ACTIVE,
+                certificate_id=generation.certificate_id,
+                thing_name=generation.thing_name or "THING",
+            )
+        )
+    return found
+
+
+def _serves(store: Store, certificate_id: str) -> bool:
+    try:
+        current = store.current()
+    except ClaimdError:
+        return False
+    return current is not None and current.certificate_id == certificate_id
