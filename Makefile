@@ -67,10 +67,13 @@ SEED ?= 1
 fuzz: $(DEVELOPMENT) ## damaged claims against the parser: make fuzz N=1000000 SEED=1 (some minutes)
 	PYTHONPATH=daemon:tests $(BIN)/python -m fuzz.fuzz_claims $(N) --seed $(SEED)
 
+# One point of so many: 1 is the proof, 20 a look.
+EVERY ?= 1
+
 .PHONY: faults
 faults: $(DEVELOPMENT) ## killed, cut, full, broken and at the wrong time, at every place: one table (some of it as root; 20 minutes)
 	@.ci/system-packages test
-	PYTHONPATH=daemon:tests $(BIN)/python -m faults.run --jobs $(JOBS)
+	PYTHONPATH=daemon:tests $(BIN)/python -m faults.run --jobs $(JOBS) --every $(EVERY)
 
 .PHONY: habits
 habits: $(DEVELOPMENT) ## every way of copying a claim, with every shape: real clients, a real sshd (root; five minutes)

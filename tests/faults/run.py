@@ -1,10 +1,10 @@
 """`make faults`: every sweep at its full length, and one table of what it found.
 
-    python -m faults.run [--only WORD] [--jobs N]
+    python -m faults.run [--only WORD] [--every N] [--jobs N]
 
-Each sweep is a job in a process of its own, N at once. Exit code 0 means that every row has zeros where
-zeros belong and that in every row something was really struck; 1 that it has not; the objections follow
-the table.
+Each sweep is a job in a process of its own, N at once; `--every N` takes one point of so many. Exit code 0
+means that every row has zeros where zeros belong and that in every row something was really struck; 1
+that it has not; the objections follow the table.
 """
 
 from __future__ import annotations
@@ -34,31 +34,32 @@ SEEDS = (1, 2, 3, 4, 5)
 WHOLE = (PLAIN, LOST_REGISTER)
 OTHERS_EVERY = 7
 
-Job = Callable[[Path], list[Row]]
+# With one of how many points: 1 is the full length.
+Job = Callable[[Path, int], list[Row]]
 
 
 def _kill(scenario: Scenario) -> Job:
     every = 1 if scenario in WHOLE else OTHERS_EVERY
-    return lambda place: [kills.sweep(scenario, place, seeds=SEEDS, every=every)]
+    return lambda place, more: [kills.sweep(scenario, place, seeds=SEEDS, every=every * more)]
 
 
 def _power(scenario: Scenario) -> Job:
-    def job(place: Path) -> list[Row]:
+    def job(place: Path, more: int) -> list[Row]:
         (place / "court").mkdir()
         court, trace = Court(place / "court"), record(scenario, place / "device")
         return [
-            powercut.replay(trace, court),
-            powercut.replay_twice(trace, court, every=41, second_every=29),
+            powercut.replay(trace, court, every=more),
+            powercut.replay_twice(trace, court, every=41 * more, second_every=29),
         ]
 
     return job
 
 
 def _errno(*, persistent: bool) -> Job:
-    return lambda place: [errnos.sweep(PLAIN, place, persistent=persistent, every=2)]
+    return lambda place, more: [errnos.sweep(PLAIN, place, persistent=persistent, every=2 * more)]
 
 
-def _clock(place: Path) -> list[Row]:
+def _clock(place: Path, more: int) -> list[Row]:
     rows = [clocks.starts_wrong(place / "start")]
     return rows + [clocks.jumps(s, place / str(n)) for n, s in enumerate((PLAIN, LOST_REGISTER))]
 
@@ -69,27 +70,28 @@ JOBS: dict[str, Job] = {
     **{f"power: {s.name}": _power(s) for s in (PLAIN, LOST_REGISTER, REPLACE)},
     "errno once": _errno(persistent=False),
     "errno lasting": _errno(persistent=True),
-    "chaos relay": lambda place: [network.cuts(place)],
-    "kill: network boundaries": lambda place: [network.kills(place, times=5)],
-    "real calls": lambda place: [straced.sweep(place, every=2)],
-    "network conditions": lambda place: conditions.rows_of_a_program(),
-    "ext4": lambda place: [ext4.row_of_a_program(every=1)],
+    "chaos relay": lambda place, more: [network.cuts(place, every=more)],
+    "kill: network boundaries": lambda place, more: [network.kills(place, times=5, every=more)],
+    "real calls": lambda place, more: [straced.sweep(place, every=2 * more)],
+    "network conditions": lambda place, more: conditions.rows_of_a_program(),
+    "ext4": lambda place, more: [ext4.row_of_a_program(every=more)],
     "clock": _clock,
-    "power: the C++ client": lambda place: [cpp.replay(place)],
+    "power: the C++ client": lambda place, more: [cpp.replay(place)],
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="every sweep of faults, and one table")
     parser.add_argument("--only", default="", help="jobs whose name has this word in it")
+    parser.add_argument("--every", type=int, default=1, help="one point of so many")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at once")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
-        return _one(options.job)
+        return _one(options.job, options.every)
     began = time.monotonic()
     names = [name for name in JOBS if options.only in name]
-    found = _all(names, options.jobs)
+    found = _all(names, options.jobs, options.every)
     rows = [row for name in names for row in found.get(name, [])]
     failed = [name for name in names if name not in found]
     print()
@@ -102,28 +104,28 @@ def main() -> int:
     return 1 if objections or not rows else 0
 
 
-def _one(name: str) -> int:
+def _one(name: str, every: int) -> int:
     """In a process of its own: the rows as one line of JSON."""
     logging.disable()  # what a device in trouble says is not what is judged here
     place = Path(
         tempfile.mkdtemp(prefix="claimd-faults-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
     )
     try:
-        rows = JOBS[name](place)
+        rows = JOBS[name](place, every)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     print(json.dumps([asdict(row) for row in rows]))
     return 0
 
 
-def _all(names: list[str], jobs: int) -> dict[str, list[Row]]:
+def _all(names: list[str], jobs: int, every: int) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     waiting = list(names)
     running: dict[str, tuple[float, subprocess.Popen[str]]] = {}
     while waiting or running:
         while waiting and len(running) < max(jobs, 1):
             name = waiting.pop(0)
-            running[name] = (time.monotonic(), _start(name))
+            running[name] = (time.monotonic(), _start(name, every))
         for name, (began, process) in list(running.items()):
             try:
                 output, _ = process.communicate(timeout=0.5)
@@ -138,8 +140,8 @@ def _all(names: list[str], jobs: int) -> dict[str, list[Row]]:
     return found
 
 
-def _start(name: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "faults.run", "--job", name]
+def _start(name: str, every: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "faults.run", "--job", name, "--every", str(every)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
