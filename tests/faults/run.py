@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from faults import clocks, conditions, cpp, errnos, ext4, kills, network, powercut, scenarios, straced
+from faults import clocks, conditions, cpp, errnos, ext4, kills, network, powercut, scenarios, straced, teeth
 from faults.judge import Kind
 from faults.powercut import Court, record
 from faults.scenarios import LOST_REGISTER, PLAIN, REPLACE, Scenario
@@ -68,6 +68,7 @@ def _clock(place: Path, more: int) -> list[Row]:
 JOBS: dict[str, Job] = {
     **{f"kill: {s.name}": _kill(s) for s in scenarios.ALL},
     **{f"power: {s.name}": _power(s) for s in (PLAIN, LOST_REGISTER, REPLACE)},
+    "teeth": teeth.job,
     "errno once": _errno(persistent=False),
     "errno lasting": _errno(persistent=True),
     "chaos relay": lambda place, more: [network.cuts(place, every=more)],
