@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
 import subprocess
@@ -15,10 +14,8 @@ import pytest
 
 import material
 from claimd.pem import parse_certificate
-from device import Device
+from device import NOBODY, Device, as_nobody
 from terminal_user import TerminalUser
-
-NOBODY = 65534
 
 
 @pytest.fixture
@@ -107,15 +104,13 @@ class TestPut:
         ended = run(device, "put", text=answer_of_aws(fresh()))
         assert ended.returncode == 78 and "drop-directory-missing" in ended.stderr
 
-    @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs a second account")
     def test_an_account_that_may_not_write_there(self, device: Device) -> None:
         device.drop.chmod(0o755)
         opened = [device.drop, *list(device.drop.parents)[:8]]
         for path in opened:
             path.chmod(path.stat().st_mode | 0o055)
-        command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
         ended = subprocess.run(
-            [*command, *device.command("put")],
+            [*as_nobody(), *device.command("put")],
             input=answer_of_aws(fresh()),
             capture_output=True,
             text=True,
@@ -125,14 +120,12 @@ class TestPut:
         assert ended.returncode == 77, ended.stderr
         assert "usermod -aG claimd-drop nobody" in ended.stderr
 
-    @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs a second account")
     def test_a_technician_without_privileges(self, device: Device) -> None:
         device.drop.chmod(0o1777)
         for path in list(device.drop.parents)[:8]:
             path.chmod(path.stat().st_mode | 0o055)
-        command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
         ended = subprocess.run(
-            [*command, *device.command("put")],
+            [*as_nobody(), *device.command("put")],
             input=answer_of_aws(fresh()),
             capture_output=True,
             text=True,
