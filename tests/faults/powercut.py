@@ -112,18 +112,18 @@ class _Moment:
 
 
 def cuts(
-    start: Tree, entries: Sequence[Entry], before: Sequence[str] = (), *, whole: bool = True
+    start: Tree, entries: Sequence[Entry], before: Sequence[str] = (), *, most: int | None = None
 ) -> Iterator[Cut]:
-    """Every state after every prefix; the same state may come again. `whole`: too many is an error."""
+    """Every state after every prefix; the same state may come again. `most`: so many a prefix, no more."""
     moment = _Moment(start, events=tuple(before))
     seen: set[object] = set()
-    yield from _states(0, moment, whole, seen)
+    yield from _states(0, moment, most, seen)
     for number, entry in enumerate(entries, 1):
         moment.carry_out(entry)
-        yield from _states(number, moment, whole, seen)
+        yield from _states(number, moment, most, seen)
 
 
-def _states(number: int, moment: _Moment, whole: bool, seen: set[object]) -> Iterator[Cut]:
+def _states(number: int, moment: _Moment, most: int | None, seen: set[object]) -> Iterator[Cut]:
     """`seen`: what an earlier moment gave already, with nothing synced in between."""
     by_names = [
         # What a probe's own directory holds makes no difference: it goes as a whole.
@@ -141,7 +141,7 @@ def _states(number: int, moment: _Moment, whole: bool, seen: set[object]) -> Ite
         variants = (_contents(moment.safe, node, moment.files[node]) for node in open_files)
         for contents in itertools.product(*variants):
             count += 1
-            if count > MOST_STATES_A_CUT and not whole:
+            if most is not None and count > most:
                 return
             assert count <= MOST_STATES_OF_CLAIMD, "too much is left to chance to try it all"
             mark = (moment.version, tuple(map(id, chosen)), contents, len(moment.events))
@@ -333,7 +333,7 @@ def is_caught(trace: Trace, change: Change, court: Court) -> str | None:
     """The first finding that the changed trace leads to. Up to the change it is judged as the whole trace."""
     pairs = itertools.zip_longest(trace.entries, change.entries)
     same = next(number for number, (one, other) in enumerate(pairs) if one is not other)
-    for cut in cuts(trace.start, change.entries, trace.before, whole=False):
+    for cut in cuts(trace.start, change.entries, trace.before, most=MOST_STATES_A_CUT):
         findings = court.judge(trace, cut)[0] if cut.after > same else []
         if findings:
             return f"after operation {cut.after}: {findings[0]}"

@@ -24,6 +24,7 @@ from faults.table import Row
 CALLS = ("fsync", "fchmod", "write", "rename", "unlink", "mkdir", "rmdir", "symlink")
 AT_CALLS = {"rename": "renameat", "unlink": "unlinkat", "mkdir": "mkdirat", "symlink": "symlinkat"}
 SECONDS = 120.0
+WAKING_WRITES = 6
 
 
 def is_there() -> bool:
@@ -77,6 +78,8 @@ def counts(bench: Bench) -> list[Point]:
         match = re.match(rf"{main} +(\w+)\(", line)
         if match:
             found[match.group(1)] = found.get(match.group(1), 0) + 1
+    # The SDK wakes its threads with writes, a few more or fewer each time: the last ones may not come.
+    found["write"] -= min(found.get("write", 0), WAKING_WRITES)
     return [Point(call, number) for call, most in sorted(found.items()) for number in range(1, most + 1)]
 
 

@@ -112,6 +112,11 @@ REASONS: dict[str, str] = {
     "write_file attempt.json (active) before *": "`current` and `activated` are made again from the record",
     "write_file told.json before *": "it holds what was told to people; they are told once more",
     "* before write_file told.json": "it holds what was told to people; they are told once more",
+    "write_file attempt.json (keys-staged) before make_tree identity/ID": (
+        "recovery sees that the key is not there: AWS has activated nothing, another one is asked for"
+    ),
+    "give_up_room * before *": "files that only held room",
+    "* before give_up_room *": "files that only held room",
     "make_directory * behind aws *": "made when it is missing",
     "sync_directory * behind aws *": "nothing lies there yet that AWS must not outrun",
     "remove_from drop behind aws *": "the claim is kept already; a copy that is left is known and removed",

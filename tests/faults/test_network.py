@@ -17,4 +17,5 @@ def test_cut_at_a_tls_record(memory: Path) -> None:
     """Coprime to the five ways and odd, so that all of them and both directions are among them."""
     row = network.cuts(memory, benches=3, every=27)
     assert row.objections() == []
-    assert row.struck == row.recovered == row.points >= 5
+    assert row.recovered == row.points >= 5
+    assert row.struck >= row.points * network.MOSTLY

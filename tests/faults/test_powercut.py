@@ -99,7 +99,7 @@ class TestTheTeeth:
 
         trace = record(PLAIN, memory / "device", broken)
         bad = set()
-        for cut in itertools.islice(cuts(trace.start, trace.entries, trace.before, whole=False), 0, None, 97):
+        for cut in itertools.islice(cuts(trace.start, trace.entries, trace.before, most=150), 0, None, 97):
             findings, _ = court.judge(trace, cut)
             bad |= {finding.kind for finding in findings}
             if bad & {Kind.LOST, Kind.HALF}:
