@@ -203,3 +203,11 @@ def test_nothing_is_left_to_be_done() -> None:
         if path.suffix in (".py", ".toml", ".md", ".sh", ".service", "") and path.name != "LICENSE":
             found = words.search(path.read_text(encoding="utf-8", errors="replace"))
             assert found is None, f"{path}: {found}"
+
+
+def test_no_two_test_modules_have_one_name() -> None:
+    """pytest imports them by name alone, and stops at the second one."""
+    tests = REPOSITORY / "tests"
+    modules = [p for p in tests.rglob("test_*.py") if not (p.parent / "__init__.py").exists()]
+    names = [path.name for path in modules]
+    assert sorted(names) == sorted(set(names))
