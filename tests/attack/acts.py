@@ -27,6 +27,7 @@ def _own(path: Path) -> Path:
     return path
 
 
+TRIES_WITH_A_NEW_FILE = "rename another over tina's file"
 ACTS: Mapping[str, Callable[[], object]] = {
     "list drop/": lambda: os.listdir(DROP),
     "put a file into drop/": lambda: _write(DROP / "new", os.O_CREAT | os.O_EXCL),
@@ -35,7 +36,7 @@ ACTS: Mapping[str, Callable[[], object]] = {
     "overwrite tina's file": lambda: _write(TINAS, os.O_TRUNC),
     "append to tina's file": lambda: _write(TINAS, os.O_APPEND),
     "rename tina's file": lambda: os.rename(TINAS, DROP / "renamed"),
-    "rename another over tina's file": lambda: os.rename(_own(DROP / "new"), TINAS),
+    TRIES_WITH_A_NEW_FILE: lambda: os.rename(_own(DROP / "new"), TINAS),
     "remove tina's file": lambda: os.unlink(TINAS),
     "link tina's file": lambda: os.link(TINAS, DROP / "link"),
     "point a symlink at tina's file": lambda: os.symlink(TINAS, DROP / "symlink"),

@@ -11,9 +11,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from attack.attacker import ATTACKS, SECRETS, VAULT
+from attack.attacker import SECRETS, VAULT
 from attack.permissions import AS_DAEMON, TINA, TOM
 from attack.reader import CANARY, HANGS_SECONDS
 from premises import DROP, must
@@ -57,13 +58,13 @@ def _read(attacks: tuple[str, ...], reads: int, *, naive: bool) -> dict[str, Any
     return document
 
 
-def races(reads: int) -> list[str]:
+def races(reads: int, attacks: Sequence[str]) -> list[str]:
     """Prints a row for each attack; what went wrong."""
     wrong = []
     print(f"{'attack':<12}{'reads':>10}{'looks':>9}{'leaks':>7}{'longest':>9}   a naive reader leaks after")
-    share = reads // len(ATTACKS) + 1
+    share = reads // len(attacks) + 1
     total = leaked = 0
-    for attack in ATTACKS:
+    for attack in attacks:
         naive = _read((attack,), NAIVE_READS, naive=True) if attack in _LEAKING else None
         began = time.monotonic()
         found = _read((attack,), share, naive=False)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import premises
 from attack import canary, permissions, races, siege
+from attack.attacker import ATTACKS
 from premises import Premises
 
 
@@ -23,6 +24,7 @@ class Size:
     reads: int
     files: int
     plants: tuple[str, ...]
+    attacks: tuple[str, ...]
 
 
 def _permissions(machine: Premises, size: Size) -> list[str]:
@@ -40,7 +42,7 @@ def _permissions(machine: Premises, size: Size) -> list[str]:
 
 
 def _races(machine: Premises, size: Size) -> list[str]:
-    return races.races(size.reads)
+    return races.races(size.reads, size.attacks)
 
 
 def _siege(machine: Premises, size: Size) -> list[str]:
@@ -84,10 +86,12 @@ def main() -> int:
     parser.add_argument("--reads", type=int, default=1_000_000, help="how many under attack (default 10^6)")
     parser.add_argument("--files", type=int, default=100_000, help="of the flood (default 10^5)")
     parser.add_argument("--plant", action="append", choices=list(siege.PLANTS), help="only this (repeatable)")
+    parser.add_argument("--attack", action="append", choices=list(ATTACKS), help="only this (repeatable)")
     options = parser.parse_args()
     if premises.is_inside():
         plants = tuple(options.plant or siege.PLANTS)
-        return _inside(options.part or list(PARTS), Size(options.reads, options.files, plants))
+        size = Size(options.reads, options.files, plants, tuple(options.attack or ATTACKS))
+        return _inside(options.part or list(PARTS), size)
     why = premises.missing(*NEEDED_TOOLS)
     if why is not None:
         print(f"cannot run: {why}", file=sys.stderr)

@@ -19,7 +19,8 @@ def attack(*options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_in_small(part: str) -> None:
-    small = ("--reads", "20000", "--files", "2000", "--plant", "hard links", "--plant", "hostile names")
+    races = ("--reads", "10000", "--attack", "swap", "--attack", "link over", "--attack", "pipes")
+    small = (*races, "--files", "1000", "--plant", "hard links", "--plant", "hostile names")
     done = attack("--part", part, *small)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all as expected" in done.stdout
