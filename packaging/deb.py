@@ -115,9 +115,9 @@ def _build(arch: str, place: Path, epoch: int, *, all_too: bool) -> None:
     _write(debian / "copyright", (debian / "copyright").read_text() + "".join(map(_licence, components)))
     for kind in ("sysusers", "tmpfiles"):
         shutil.copy(TOP / f"packaging/{kind}.d/claimd.conf", debian / f"claimd.{kind}")
-    # Not at the top: debhelper would take CHANGELOG.md for Debian's own changelog.
-    for name in ("README.md", "CHANGELOG.md"):
-        _write(place / "docs" / name, (TOP / name).read_text())
+    # Under another name: debhelper would take CHANGELOG.md for Debian's own changelog.
+    for name, installed in (("README.md", "README.md"), ("CHANGELOG.md", "NEWS.md")):
+        _write(place / "docs" / installed, (TOP / name).read_text())
     manpages.write(TOP, debian, version, epoch)
     command = ["dpkg-buildpackage", "-b" if all_too else "-B", "-us", "-uc", "-d", f"-a{arch}"]
     subprocess.run(command, cwd=place, check=True, stdout=sys.stderr)
@@ -277,7 +277,7 @@ def _changelog(version: str, epoch: int) -> str:
     maintainer = _line("packaging/debian/control", "Maintainer: (.+)")
     return (
         f"claimd ({version}) unstable; urgency=medium\n\n"
-        "  * What changed for operators is in /usr/share/doc/claimd/CHANGELOG.md.gz.\n\n"
+        "  * What changed for operators is in /usr/share/doc/claimd/NEWS.md.gz.\n\n"
         f" -- {maintainer}  {date}\n"
     )
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from claimd.news import MessageId
 from device import wait_for
 
 from .machine import Machine, Network, root_file_system, scratch_directory
@@ -78,10 +80,23 @@ def hook_runs(world: ContainerWorld) -> list[str]:
 # --- day one
 
 
+def test_the_package_is_in_order(world: ContainerWorld) -> None:
+    """By Debian's own checker, at every severity that it calls a fault."""
+    ended = subprocess.run(
+        ["lintian", "--fail-on", "error,warning", "--allow-root", str(world.package)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 def test_an_installation_without_configuration_ends_green(world: ContainerWorld) -> None:
     world.make_technician()
     said = world.install(world.package)
     assert "sudo claimd setup --endpoint" in said
+    listed = world.machine.run("claimd", "version", "--components")
+    assert "awscrt" in listed and "pydantic-core" in listed
     run = world.machine.run
     assert run("systemctl", "is-active", "claimd.service").strip() == "active"
     assert run("systemctl", "list-units", "--failed", "--plain", "--no-legend") == ""
@@ -149,6 +164,16 @@ def test_a_copied_claim_becomes_an_identity_and_everybody_hears_of_it(world: Con
     said = machine.journal("-u", "claimd-hooks.service")
     assert any(line["MESSAGE"] == f"hook 10-log: says {status['identity']['thing_name']}" for line in said)
     assert certificate in machine.read("/var/spool/claimd/result/latest.txt")
+
+
+def test_the_journal_has_fields_to_look_for(world: ContainerWorld) -> None:
+    """By the field alone, as a fleet's monitoring finds it."""
+    certificate = world.identity()
+    found = world.machine.journal(f"CLAIMD_CERTIFICATE_ID={certificate}", "CLAIMD_STAGE=active")
+    assert found, world.machine.run("journalctl", "-u", "claimd", "--no-pager", "-n", "30")
+    assert found[-1]["MESSAGE_ID"] == MessageId.PROVISIONED.value
+    assert str(found[-1]["CLAIMD_THING_NAME"]).startswith("gateway-")
+    assert (found[-1]["SYSLOG_IDENTIFIER"], found[-1]["_SYSTEMD_UNIT"]) == ("claimd", "claimd.service")
 
 
 def test_the_claim_is_gone_and_the_key_is_in_its_one_place(world: ContainerWorld) -> None:
