@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from claimd.model import Layout
+from claimd_sandbox.server import Sandbox
 
 # Far above what a pass takes; a slow machine is no failure.
 DEADLINE_SECONDS = 180.0
@@ -40,6 +41,22 @@ def as_nobody() -> list[str]:
             if subprocess.run(command, capture_output=True, check=False).returncode == 0:
                 return found
     pytest.skip("no second account can run this clone's Python")
+
+
+CONFIGURATION = """
+endpoint = "localhost"
+port = {port}
+ca_file = "{ca}"
+{more}
+[template]
+name = "{template}"
+[template.parameters]
+{parameters}
+{tables}
+[timeouts]
+grace_seconds = 0.3
+{timeouts}
+"""
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE_SECONDS) -> Any:
@@ -158,3 +175,27 @@ class Device:
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "claimd", "--root", str(self.root), *arguments]
+
+
+def configuration(sandbox: Sandbox, *, thing: str = "thing", **changes: Any) -> str:
+    values = {
+        "port": sandbox.mqtt_port,
+        "ca": sandbox.ca_file,
+        "template": "TrustedUserProvisioningTemplate",
+        "parameters": f'ThingName = "{thing}"',
+        "more": "",
+        "tables": "",
+        "timeouts": "",
+        **changes,
+    }
+    return CONFIGURATION.format(**values)
+
+
+def key_of(claim: dict[str, Any]) -> str:
+    return str(claim["keyPair"]["PrivateKey"])
+
+
+def assert_gone(device: Device, claim: dict[str, Any]) -> None:
+    """The claim's key is nowhere below the root: not even its middle line."""
+    line = key_of(claim).splitlines()[1].encode()
+    assert [path for path, data in device.files().items() if line in data] == []

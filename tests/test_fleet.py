@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claimd import fleet
+from claimd import devicekey, fleet
 from claimd.errors import Code
 from claimd.fleet import (
     AnswerInvalidError,
@@ -23,7 +23,8 @@ from claimd.fleet import (
     rejection_problem,
 )
 from claimd.model import Secret, Target
-from material import device_pair, keys_answer, pair
+from claimd.pem import parse_private_key
+from material import authority, device_pair, keys_answer, pair
 
 ANSWER = keys_answer()
 
@@ -48,6 +49,34 @@ def test_the_request_to_register() -> None:
         "certificateOwnershipToken": "token",
         "parameters": {"SerialNumber": "4711"},
     }
+
+
+class TestTheDevicesOwnKey:
+    def test_the_topics(self) -> None:
+        assert fleet.answer_topics("T", "device")[:2] == (
+            "$aws/certificates/create-from-csr/json/accepted",
+            "$aws/certificates/create-from-csr/json/rejected",
+        )
+
+    def test_the_request(self) -> None:
+        request = devicekey.request(devicekey.new("P-256"), "claimd-0815")
+        body = json.loads(fleet.create_from_csr_payload(request).reveal())
+        assert list(body) == ["certificateSigningRequest"]
+        assert body["certificateSigningRequest"].startswith("-----BEGIN CERTIFICATE REQUEST-----\n")
+
+    def test_a_chain_of_the_customer_s_own_authority_is_kept_whole(self) -> None:
+        made = device_pair()
+        key = parse_private_key(made.key.encode("ascii"))
+        chain = made.certificate + authority().pem.decode("ascii")
+        answer = {k: v for k, v in ANSWER.items() if k != "privateKey"} | {"certificatePem": chain}
+        issued = fleet.parse_issued_certificate(encoded(answer), key)
+        assert issued.certificate.pem == chain
+        assert issued.certificate.public_key_id == issued.key.public_key_id == key.public_key_id
+
+    def test_a_certificate_for_another_key(self) -> None:
+        key = devicekey.new("P-256")
+        with pytest.raises(AnswerInvalidError, match="certificatePem was not made for this device's key"):
+            fleet.parse_issued_certificate(encoded(ANSWER), key)
 
 
 class TestIssuedKeys:

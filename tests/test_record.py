@@ -35,10 +35,20 @@ def test_a_record_from_before_claims_could_be_turned_away() -> None:
     assert found.attempt is not None and found.attempt.refused == ()
 
 
+def test_a_record_from_before_a_device_could_make_its_own_key() -> None:
+    body = json.loads(encode(full_record()))
+    del body["attempt"]["target"]["key_source"], body["attempt"]["target"]["key_algorithm"]
+    found = decode(json.dumps(body).encode())
+    assert found.attempt is not None and found.attempt.target is not None
+    assert (found.attempt.target.key_source, found.attempt.target.key_algorithm) == ("aws", "P-256")
+
+
 def full_record() -> Record:
     """Every field has a value."""
     begun = table.turned_away(table.begin(ClaimRecord.of(claim()), NOW, "0d" * 32))
-    target = Target("e.example", (8883, 443), "T", (("a", "1"),), "c", "{thing_name}", "ca" * 32)
+    target = Target(
+        "e.example", (8883, 443), "T", (("a", "1"),), "c", "{thing_name}", "ca" * 32, "device", "RSA-2048"
+    )
     attempt = replace(
         begun,
         target=target,

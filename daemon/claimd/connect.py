@@ -57,7 +57,9 @@ class Line:
 
     def subscribe(self) -> None:
         try:
-            self._link.subscribe(fleet.answer_topics(self._target.template), self._answer_seconds)
+            self._link.subscribe(
+                fleet.answer_topics(self._target.template, self._target.key_source), self._answer_seconds
+            )
         except LinkError as error:
             raise self._trouble(error, "subscribing to the answers") from error
 

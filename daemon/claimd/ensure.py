@@ -93,6 +93,8 @@ class ConfigurationFiles:
                 c.identity.client_id, "identity.client_id", self._layout
             ),
             ca_sha256=ca_sha256,
+            key_source=c.key_source,
+            key_algorithm=c.key_algorithm,
         )
 
     def roots(self) -> bytes:

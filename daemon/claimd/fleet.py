@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from . import placeholder
 from .errors import Code, Problem, problem
-from .model import Certificate, PrivateKey, Secret, Target
+from .model import Certificate, KeySource, PrivateKey, Secret, Target
 from .pem import parse_certificate, parse_private_key
 
 if TYPE_CHECKING:
@@ -50,24 +50,34 @@ class Topics:
 
 
 CREATE_KEYS_TOPICS = Topics("$aws/certificates/create/json")
+CREATE_FROM_CSR_TOPICS = Topics("$aws/certificates/create-from-csr/json")
+
+
+def create_topics(source: KeySource) -> Topics:
+    return CREATE_FROM_CSR_TOPICS if source == "device" else CREATE_KEYS_TOPICS
 
 
 def register_topics(template: str) -> Topics:
     return Topics(f"$aws/provisioning-templates/{template}/provision/json")
 
 
-def answer_topics(template: str) -> tuple[str, str, str, str]:
+def answer_topics(template: str, source: KeySource = "aws") -> tuple[str, str, str, str]:
     """All four answer topics, so that one SUBSCRIBE precedes the first PUBLISH."""
-    register = register_topics(template)
+    create, register = create_topics(source), register_topics(template)
     return (
-        CREATE_KEYS_TOPICS.accepted,
-        CREATE_KEYS_TOPICS.rejected,
+        create.accepted,
+        create.rejected,
         register.accepted,
         register.rejected,
     )
 
 
 CREATE_KEYS_PAYLOAD = Secret(b"{}")
+
+
+def create_from_csr_payload(request: str) -> Secret:
+    """`request`: PKCS#10 in PEM."""
+    return Secret(json.dumps({"certificateSigningRequest": request}).encode("utf-8"))
 
 
 def register_payload(token: Secret, parameters: Mapping[str, str]) -> Secret:
@@ -82,7 +92,8 @@ class AnswerInvalidError(Exception):
 
 @dataclass(frozen=True)
 class IssuedKeys:
-    """What CreateKeysAndCertificate answers: PENDING_ACTIVATION until the token is used."""
+    """What CreateKeysAndCertificate answers, or CreateCertificateFromCsr with the key that is ours already:
+    PENDING_ACTIVATION until the token is used."""
 
     certificate_id: str
     certificate: Certificate
@@ -113,6 +124,27 @@ class Rejection:
 
 def parse_issued_keys(payload: bytes) -> IssuedKeys:
     answer = _object(payload)
+    certificate_id, certificate, token = _issued(answer)
+    try:
+        key = parse_private_key(_text(answer, "privateKey").encode("utf-8"))
+    except ValueError as error:
+        raise AnswerInvalidError(f"privateKey is no usable key: {error}") from None
+    if certificate.public_key_id != key.public_key_id:
+        raise AnswerInvalidError("privateKey does not belong to certificatePem")
+    return IssuedKeys(certificate_id, certificate, key, token)
+
+
+def parse_issued_certificate(payload: bytes, key: PrivateKey) -> IssuedKeys:
+    """CreateCertificateFromCsr's answer. A certificate provider may answer with the customer's own authority,
+    a chain and any validity: all of it is kept as it is."""
+    certificate_id, certificate, token = _issued(_object(payload))
+    if certificate.public_key_id != key.public_key_id:
+        raise AnswerInvalidError("certificatePem was not made for this device's key")
+    return IssuedKeys(certificate_id, certificate, key, token)
+
+
+def _issued(answer: Mapping[str, object]) -> tuple[str, Certificate, Secret]:
+    """What both answers hold."""
     certificate_id = _text(answer, "certificateId").lower()
     if len(certificate_id) != _CERTIFICATE_ID_DIGITS or not _HEX.issuperset(certificate_id):
         raise AnswerInvalidError("certificateId is not 64 hex digits")
@@ -123,13 +155,7 @@ def parse_issued_keys(payload: bytes) -> IssuedKeys:
         certificate = parse_certificate(_text(answer, "certificatePem"))
     except ValueError as error:
         raise AnswerInvalidError(f"certificatePem is no certificate: {error}") from None
-    try:
-        key = parse_private_key(_text(answer, "privateKey").encode("utf-8"))
-    except ValueError as error:
-        raise AnswerInvalidError(f"privateKey is no usable key: {error}") from None
-    if certificate.public_key_id != key.public_key_id:
-        raise AnswerInvalidError("privateKey does not belong to certificatePem")
-    return IssuedKeys(certificate_id, certificate, key, Secret(token.encode("ascii")))
+    return certificate_id, certificate, Secret(token.encode("ascii"))
 
 
 def parse_registration(payload: bytes) -> Registration:

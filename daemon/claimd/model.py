@@ -109,12 +109,18 @@ class DeviceState(str, Enum):
     PROVISIONED = "provisioned"
 
 
+# Who makes the permanent key: AWS (CreateKeysAndCertificate), or this device (CreateCertificateFromCsr).
+KeySource = Literal["aws", "device"]
+KeyAlgorithm = Literal["P-256", "RSA-2048"]
+
+
 @dataclass(frozen=True)
 class Target:
     """Where an attempt goes and as whom: frozen with the first request, used unchanged to the end.
 
     `ports` are tried in order. `identity_client_id` may hold `{thing_name}`, known only later.
-    `ca_sha256`: of the concatenated root certificates in PEM.
+    `ca_sha256`: of the concatenated root certificates in PEM. `key_algorithm`: of a key that the
+    device makes itself.
     """
 
     endpoint: str
@@ -124,9 +130,8 @@ class Target:
     claim_client_id: str
     identity_client_id: str
     ca_sha256: str
-
-
-KeySource = Literal["aws", "device"]
+    key_source: KeySource = "aws"
+    key_algorithm: KeyAlgorithm = "P-256"
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from .attempt import Attempt, ClaimRecord, Event, Outcome, Record, State, Step
 from .connect import CredentialsRefusedError, Dialer, InterruptedPassError, Line, RejectedError
 from .durable import disk_problem
 from .errors import ClaimdError, Code, Exit, Kind, Problem, fail, problem
-from .fleet import Credentials, Exchange, Transport
+from .fleet import Credentials, Exchange, IssuedKeys, Transport
 from .generations import Retention
 from .intake import Intake
-from .model import Claim, Target, short, spoken
+from .model import Claim, PrivateKey, Target, short, spoken
 from .recovery import activated, identity_of, out_of_blocked, settle, without_key
 
 if TYPE_CHECKING:
@@ -321,15 +321,12 @@ class Pass:
         target = self._world.configuration.target(attempt.claim.fingerprint, digest)
         # Before the claim is spent: a disk that would not keep the answer is found now.
         self._store.probe()
+        key = self._own_key(attempt.claim.fingerprint, target) if target.key_source == "device" else None
         line = self._line_with_claim(attempt.claim, target, roots)
         self._check_stop()
         attempt = replace(table.advance(attempt, Event.KEYS_REQUEST_RECORDED, self._now()), target=target)
         self._save(attempt)
-        payload = line.ask(Exchange.CREATE_KEYS, fleet.CREATE_KEYS_TOPICS, fleet.CREATE_KEYS_PAYLOAD)
-        try:
-            issued = fleet.parse_issued_keys(payload)
-        except fleet.AnswerInvalidError as error:
-            raise fail(Code.ANSWER_INVALID, step=Exchange.CREATE_KEYS.value, detail=str(error)) from error
+        issued = self._ask_for_certificate(line, target, key)
         try:
             self._store.stage(issued, roots)
         except OSError:
@@ -348,6 +345,31 @@ class Pass:
             )
         )
         self._say("keys", f"certificate {short(issued.certificate_id)} and its key are stored")
+
+    def _own_key(self, fingerprint: str, target: Target) -> PrivateKey:
+        """The device's own key for this claim: durable before anybody hears of it, the same for every try."""
+        key = self._store.device_key(fingerprint)
+        if key is None or key.algorithm != target.key_algorithm:
+            from . import devicekey  # only a device that makes its own key needs it
+
+            key = devicekey.new(target.key_algorithm)
+            self._store.keep_device_key(fingerprint, key)
+        return key
+
+    def _ask_for_certificate(self, line: Line, target: Target, key: PrivateKey | None) -> IssuedKeys:
+        topics, payload = fleet.create_topics(target.key_source), fleet.CREATE_KEYS_PAYLOAD
+        if key is not None:
+            from . import devicekey
+
+            request = devicekey.request(key, f"claimd-{short(key.public_key_id)}")
+            payload = fleet.create_from_csr_payload(request)
+        answer = line.ask(Exchange.CREATE_KEYS, topics, payload)
+        try:
+            if key is not None:
+                return fleet.parse_issued_certificate(answer, key)
+            return fleet.parse_issued_keys(answer)
+        except fleet.AnswerInvalidError as error:
+            raise fail(Code.ANSWER_INVALID, step=Exchange.CREATE_KEYS.value, detail=str(error)) from error
 
     def _discard_quietly(self, certificate_id: str) -> None:
         try:

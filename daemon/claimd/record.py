@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timezone
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from .attempt import SCHEMA, Attempt, ClaimRecord, Outcome, Record, State
 from .errors import Code, Problem
@@ -57,6 +57,16 @@ def _read_time(text: str) -> datetime:
     return at.astimezone(timezone.utc)
 
 
+_T = TypeVar("_T", bound=str)
+
+
+def _one_of(value: object, *known: _T) -> _T:
+    for each in known:
+        if value == each:
+            return each
+    raise ValueError("none of the known values")
+
+
 def _read_time_or_none(text: str | None) -> datetime | None:
     return None if text is None else _read_time(text)
 
@@ -100,6 +110,8 @@ def _target(t: Target) -> dict[str, Any]:
         "claim_client_id": t.claim_client_id,
         "identity_client_id": t.identity_client_id,
         "ca_sha256": t.ca_sha256,
+        "key_source": t.key_source,
+        "key_algorithm": t.key_algorithm,
     }
 
 
@@ -139,6 +151,9 @@ def _read_target(body: dict[str, Any]) -> Target:
         claim_client_id=body["claim_client_id"],
         identity_client_id=body["identity_client_id"],
         ca_sha256=body["ca_sha256"],
+        # Of a record from before there was a choice.
+        key_source=_one_of(body.get("key_source", "aws"), "aws", "device"),
+        key_algorithm=_one_of(body.get("key_algorithm", "P-256"), "P-256", "RSA-2048"),
     )
 
 

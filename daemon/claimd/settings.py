@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from . import endpoint as endpoints
+from .model import KeyAlgorithm, KeySource
 from .placeholder import Placeholder, PlaceholderError, names_for, parse
 
 if TYPE_CHECKING:
@@ -155,6 +156,8 @@ class Config(_Table):
     endpoint: str = Field(description="a host name in quotes")
     port: int | str = Field(default="auto", description='"auto" or a number, 1 to 65535')
     ca_file: str = Field(default="", description="an absolute path in quotes")
+    key_source: KeySource = Field(default="aws", description='"aws" or "device"')
+    key_algorithm: KeyAlgorithm = Field(default="P-256", description='"P-256" or "RSA-2048"')
     reprovision: Literal["never", "replace"] = Field(default="never", description='"never" or "replace"')
     template: Template = Field(description="a table: [template]")
     claim: ClaimSettings = Field(default=ClaimSettings(), description="a table: [claim]")

@@ -2,6 +2,7 @@
 
     attempt.json                   0600  the record of the open attempt (see record.py)
     claims/<fingerprint>/          0700  certificate.pem, private.key (0600): destroyed at the end
+                                   device.key (0600), where the device makes its own key
     identity/                      2750  group claimd-identity, made by tmpfiles; never chmodded here
       <certificate-id>/            private.key 0640, certificate.pem, root-ca.pem        <- stage
                                    ownership-token 0600, reserve-*                       <- stage
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
     from .fleet import IssuedKeys
     from .ledger import Ledger
-    from .model import Certificate
+    from .model import Certificate, PrivateKey
     from .news import Told
 
 IDENTITY_SCHEMA = 1
@@ -56,6 +57,7 @@ MAX_STORED_BYTES = 1024 * 1024
 _ID = re.compile(r"[0-9a-f]{64}\Z")
 
 KEY, CERTIFICATE, ROOTS, TOKEN = "private.key", "certificate.pem", "root-ca.pem", "ownership-token"
+DEVICE_KEY = "device.key"
 IDENTITY, ENVIRONMENT, MANIFEST = "identity.json", "identity.env", "manifest.json"
 # An answer is 128 KiB at most (AWS IoT Core quotas); the others are an inode and a block for each file
 # that follows it.
@@ -197,6 +199,20 @@ class Store:
         except ValueError as error:
             return str(error)
         return None
+
+    def device_key(self, fingerprint: str) -> PrivateKey | None:
+        """The key that was made here for this claim. None also when it is damaged: nothing was certified
+        with it that is not staged, so another one does as well."""
+        text = _read_optional(os.path.join(self._claim(fingerprint), DEVICE_KEY))
+        try:
+            return None if text is None else parse_private_key(text)
+        except ValueError:
+            return None
+
+    def keep_device_key(self, fingerprint: str, key: PrivateKey) -> None:
+        """Before it is certified: what AWS signs is on disk already."""
+        path = os.path.join(self._claim(fingerprint), DEVICE_KEY)
+        self.disk.write_file(path, key.pem.reveal(), 0o600)
 
     def destroy_claim(self, fingerprint: str) -> None:
         self.disk.remove_tree(self._claim(fingerprint))

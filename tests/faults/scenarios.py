@@ -65,9 +65,26 @@ THROTTLED = Scenario(
     _simple(Fault("create", 0, What.THROTTLED), Fault("register", 0, What.UNAVAILABLE)),
 )
 DYING_CLAIM = Scenario("the claim dies on the way", _dying_claim, claims_used=1)
+DEVICE_KEY = Scenario("the device makes its own key", _simple(more='key_source = "device"'))
+LOST_CERTIFICATE = Scenario(
+    "the certificate for the device's own key is lost",
+    _simple(Fault("create", 0, What.LOSE_ANSWER), more='key_source = "device"'),
+    unused=1,
+)
 REPLACE = Scenario("a second claim replaces the identity", _replace, registered=2)
 
-ALL = (PLAIN, LOST_CREATE, LOST_REGISTER, LOST_REQUEST, REFUSED_AFTER, THROTTLED, DYING_CLAIM, REPLACE)
+ALL = (
+    PLAIN,
+    LOST_CREATE,
+    LOST_REGISTER,
+    LOST_REQUEST,
+    REFUSED_AFTER,
+    THROTTLED,
+    DYING_CLAIM,
+    DEVICE_KEY,
+    LOST_CERTIFICATE,
+    REPLACE,
+)
 
 
 def with_seed(rig: Rig, seed: int) -> Rig:

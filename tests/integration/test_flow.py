@@ -26,23 +26,9 @@ from claimd_sandbox.settings import (
     KeyKind,
     Refusal,
 )
-from device import Device, wait_for
+from device import Device, assert_gone, configuration, key_of, wait_for
 
 QUICK = Settings(key_kind=KeyKind.EC, connects_per_second=None)
-CONFIGURATION = """
-endpoint = "localhost"
-port = {port}
-ca_file = "{ca}"
-{more}
-[template]
-name = "{template}"
-[template.parameters]
-{parameters}
-{tables}
-[timeouts]
-grace_seconds = 0.3
-{timeouts}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -58,30 +44,6 @@ def device(tmp_path: Path, sandbox: Sandbox) -> Iterator[Device]:
     yield made
     made.stop()
     sandbox.faults.clear()
-
-
-def configuration(sandbox: Sandbox, *, thing: str = "thing", **changes: Any) -> str:
-    values = {
-        "port": sandbox.mqtt_port,
-        "ca": sandbox.ca_file,
-        "template": "TrustedUserProvisioningTemplate",
-        "parameters": f'ThingName = "{thing}"',
-        "more": "",
-        "tables": "",
-        "timeouts": "",
-        **changes,
-    }
-    return CONFIGURATION.format(**values)
-
-
-def key_of(claim: dict[str, Any]) -> str:
-    return str(claim["keyPair"]["PrivateKey"])
-
-
-def assert_gone(device: Device, claim: dict[str, Any]) -> None:
-    """The claim's key is nowhere below the root: not even its middle line."""
-    line = key_of(claim).splitlines()[1].encode()
-    assert [path for path, data in device.files().items() if line in data] == []
 
 
 def assert_provisioned(device: Device, sandbox: Sandbox) -> dict[str, Any]:
