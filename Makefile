@@ -90,6 +90,10 @@ attack: $(DEVELOPMENT) ## what a technician's account can do to the drop directo
 bench: $(DEVELOPMENT) ## memory at rest, import times, and drop to proven identity beside the SDK's own client
 	@PYTHONPATH=tests $(BIN)/python -m bench
 
+.PHONY: docs
+docs: $(DEVELOPMENT) ## docs/failures.md anew from the catalogue of failures
+	@PYTHONPATH=daemon:tests $(BIN)/python tests/pages.py
+
 .PHONY: format
 format: $(DEVELOPMENT) ## format the source, and mend what the linter can mend
 	$(BIN)/ruff format

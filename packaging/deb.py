@@ -118,6 +118,8 @@ def _build(arch: str, place: Path, epoch: int, *, all_too: bool) -> None:
     # Under another name: debhelper would take CHANGELOG.md for Debian's own changelog.
     for name, installed in (("README.md", "README.md"), ("CHANGELOG.md", "NEWS.md")):
         _write(place / "docs" / installed, (TOP / name).read_text())
+    for page in sorted((TOP / "docs").glob("*.md")):
+        _write(place / "docs" / page.name, page.read_text())
     manpages.write(TOP, debian, version, epoch)
     command = ["dpkg-buildpackage", "-b" if all_too else "-B", "-us", "-uc", "-d", f"-a{arch}"]
     subprocess.run(command, cwd=place, check=True, stdout=sys.stderr)

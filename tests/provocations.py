@@ -603,6 +603,8 @@ ELSEWHERE: Mapping[Code, str] = {
     Code.CLOCK_WRONG: "tests/test_ready.py: a clock of 1970",
     Code.DROP_NOT_ALLOWED: "tests/test_cli_drop.py: an account that may not write there",
     Code.FOLDER_NOT_SWEPT: "tests/test_intake.py: a folder that has waited for a minute",
+    Code.OLD_CERTIFICATE_ACTIVE: "tests/integration/test_replace.py: a replaced identity",
+    Code.OLD_IDENTITY_SERVES: "tests/integration/test_replace.py: a replacement that is under way",
     Code.PASS_TIMED_OUT: "tests/test_service.py: a worker that hangs, with shorter limits",
     Code.INTERNAL_ERROR: "no input is known that does it; tests/test_verdict.py reads one",
 }

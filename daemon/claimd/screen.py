@@ -335,8 +335,8 @@ def explained(code: Code, here: Mapping[str, Any] | None = None) -> list[str]:
         *labelled("  what happened", found.happened, width=17),
         *labelled("  likely cause", found.cause, width=17),
         *labelled("  what to do", found.remedy, width=17, commands=found.commands),
-        *labelled("  by itself", _BY_ITSELF[found.kind], width=17),
-        *labelled("  exit code", f"{int(found.exit)} ({_EXIT_WORDS[found.exit]})", width=17),
+        *labelled("  by itself", BY_ITSELF[found.kind], width=17),
+        *labelled("  exit code", f"{int(found.exit)} ({EXIT_WORDS[found.exit]})", width=17),
         *labelled("  documentation", found.documentation, width=17),
     ]
     if here is not None:
@@ -362,14 +362,14 @@ def _cut(text: str, columns: int) -> str:
     return textwrap.shorten(text, columns, placeholder=" ...")
 
 
-_BY_ITSELF = {
+BY_ITSELF = {
     Kind.RETRY: "claimd tries again until it works, or until the claim expires",
     Kind.BLOCKED: "claimd waits, and keeps the claim, until this is cured",
     Kind.UNUSABLE: "nothing: the claim is destroyed",
     Kind.WAITING: "claimd waits and goes on when something changes",
 }
 
-_EXIT_WORDS = {
+EXIT_WORDS = {
     Exit.OK: "done",
     Exit.USAGE: "wrong use of the command",
     Exit.OLD_IDENTITY_SERVES: "no new identity, the old one serves",
