@@ -8,6 +8,7 @@ needs no root for itself and touches nothing of the host's but a port on 127.0.0
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import shutil
 import socket
@@ -22,7 +23,7 @@ from .machine import CommandError, cache
 
 # What the distribution's kernel has as modules and this machine needs, in the order in which they go in.
 _MODULES = (
-    *("virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk"),
+    *("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk"),
     *("failover", "net_failover", "virtio_net", "virtio-rng"),
 )
 _INIT = """\
@@ -68,7 +69,8 @@ class Kernel:
 
 def kernel(suite: str) -> Kernel:
     """The distribution's, unpacked, not installed: making its own initrd there takes a quarter of an hour."""
-    place = cache() / f"kernel-{suite}-arm64"
+    recipe = hashlib.sha256("\n".join((suite, _INIT, *_MODULES)).encode()).hexdigest()[:16]
+    place = cache() / f"kernel-{suite}-arm64-{recipe}"
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent) as name:
