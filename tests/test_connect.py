@@ -62,7 +62,9 @@ class FakeTransport:
     opened: list[tuple[int, str]] = field(default_factory=list)
     diagnosed: list[int] = field(default_factory=list)
 
-    def open(self, host: str, port: int, client_id: str, credentials: Credentials) -> FakeLink:
+    def open(
+        self, host: str, port: int, client_id: str, credentials: Credentials, *, as_guest: bool = False
+    ) -> FakeLink:
         self.opened.append((port, client_id))
         return self.links[len(self.opened) - 1]
 
