@@ -16,6 +16,7 @@ from . import (
     cli_config,
     cli_doctor,
     cli_drop,
+    cli_forget,
     cli_hooks,
     cli_provision,
     cli_setup,
@@ -29,7 +30,17 @@ from .terminal import complain, prepare
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-GROUPS = (cli_setup, cli_provision, cli_drop, cli_status, cli_config, cli_doctor, cli_hooks, cli_version)
+GROUPS = (
+    cli_setup,
+    cli_provision,
+    cli_drop,
+    cli_status,
+    cli_config,
+    cli_doctor,
+    cli_hooks,
+    cli_forget,
+    cli_version,
+)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from . import attempt as table
-from . import config, facts, generations, news, system
+from . import config, facts, forget, generations, news, system
 from .answering import Answers
 from .attempt import Record
 from .connect import InterruptedPassError
@@ -165,6 +165,7 @@ def ensure(request: Request, outside: Outside | None = None) -> Result:
 
 
 def _pass(request: Request, store: Store, outside: Outside) -> Result:
+    forget.finish(store)
     store.prepare()
     configuration = ConfigurationFiles(request.layout, request.config_file)
     drop = Drop(request.layout.drop_directory, store.disk, own_files=bool(request.layout.root))

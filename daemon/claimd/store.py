@@ -10,6 +10,7 @@
       current -> <certificate-id>  the single commit point                               <- activate
     told.json                      0600  which identity and which end of it the journal was told of
     activated                      the certificate id: what path units watch
+    forgetting                     `claimd forget` has begun and is finished before anything else
 
 Invariant: a directory with a manifest whose hashes hold is a whole identity; without one it is
 a staged key. Nothing in identity/ is removed unless AWS provably never activated it. This is
@@ -30,6 +31,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -108,6 +110,7 @@ class Store:
         self._told_file = os.path.join(layout.state_directory, "told.json")
         self._claims = os.path.join(layout.state_directory, "claims")
         self._activated = os.path.join(layout.state_directory, "activated")
+        self._forgetting = os.path.join(layout.state_directory, "forgetting")
 
     # -- the lock, and the traces of a crash
 
@@ -373,6 +376,40 @@ class Store:
             raise ValueError("the identity that serves is not removed")
         self.disk.remove_tree(self._identity(certificate_id))
 
+    # -- the way out
+
+    @property
+    def has_record(self) -> bool:
+        return os.path.lexists(self._attempt_file)
+
+    def is_forgetting(self) -> bool:
+        return os.path.lexists(self._forgetting)
+
+    def begin_forgetting(self) -> None:
+        """From here on there is no identity any more, whatever dies in between."""
+        self.disk.write_file(self._forgetting, b"", 0o600)
+
+    def forget(self) -> None:
+        """Destroy all that lies under the state directory; the intent goes last. Under the lock.
+
+        If it dies half-way: the intent is still there, and the same call again ends it.
+        """
+        self.disk.remove_file(self.layout.current_identity)
+        state = self.layout.state_directory
+        for name in _all_names(state):
+            path = os.path.join(state, name)
+            if path != self._forgetting and not _is_directory(path):
+                self.disk.remove_file(path)
+        for directory in (self._claims, self.layout.identity_directory):
+            self.disk.sweep(directory)
+            for name in _all_names(directory):
+                path = os.path.join(directory, name)
+                if _is_directory(path):
+                    self.disk.remove_tree(path)
+                else:
+                    self.disk.remove_file(path)
+        self.disk.remove_file(self._forgetting)
+
     # -- what others read
 
     def write_status(self, status: Mapping[str, Any]) -> None:
@@ -531,6 +568,21 @@ def _names(directory: str) -> list[str]:
         return sorted(n for n in os.listdir(directory) if not n.startswith("."))
     except FileNotFoundError:
         return []
+
+
+def _all_names(directory: str) -> list[str]:
+    """Also what a crash left behind."""
+    try:
+        return sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _read(path: str) -> bytes:

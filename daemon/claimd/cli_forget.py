@@ -1,0 +1,118 @@
+"""The way out: claimd forget."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from .errors import Exit
+from .terminal import complain
+
+if TYPE_CHECKING:
+    from .forget import Memory
+    from .model import Layout
+    from .terminal import Commands
+
+
+def add_to(commands: Commands) -> None:
+    forget = commands.add_parser(
+        "forget", help="destroy this device's identity, its open attempt and its claims"
+    )
+    forget.add_argument("--yes", action="store_true", help="do not ask")
+    forget.add_argument(
+        "--generalize",
+        action="store_true",
+        help="prepare an image for cloning: also what was dropped; fails if a secret is left",
+    )
+    forget.set_defaults(command=_forget)
+
+
+def _forget(options: argparse.Namespace, layout: Layout) -> int:
+    from . import logs, system
+    from .durable import Disk, disk_problem
+    from .forget import clear_the_drop, forget, memory, take_back_words
+    from .store import Store
+
+    system.hide_memory()
+    if not layout.root:
+        system.become_service_user()
+    os.umask(0o027)
+    logs.to_journal()
+    store = Store(layout, Disk())
+    try:
+        there = memory(store)
+        if there.is_empty and not store.is_forgetting() and not options.generalize:
+            print("nothing to forget: this device has no identity, no attempt and no claim")
+            return Exit.NOTHING_TO_DO
+        if not options.yes and not _agreed(there):
+            return Exit.USAGE
+        there = forget(store)
+        take_back_words(layout, store)
+        if options.generalize:
+            clear_the_drop(layout, store)
+    except OSError as error:
+        found = disk_problem(error, layout.state_directory)
+        complain(found)
+        print("run claimd forget again: what was begun is finished then", file=sys.stderr)
+        return found.exit
+    _say(there)
+    return _judge_image(layout) if options.generalize else Exit.OK
+
+
+def _agreed(there: Memory) -> bool:
+    """Ask on a terminal; elsewhere there is nobody to ask."""
+    if not sys.stdin.isatty():
+        print(
+            "claimd forget destroys what can't be got back; without a terminal it needs --yes",
+            file=sys.stderr,
+        )
+        return False
+    for each in there.identities:
+        what = "the identity of" if each.serves else "a key of"
+        thing = each.thing_name or "a thing whose name is not known"
+        print(f"{what} {thing}, certificate {each.certificate_id}")
+    print(f"claims: {len(there.claims)}")
+    print(
+        "All of this is destroyed. This device then needs a new claim. Type yes to go on: ",
+        end="",
+        flush=True,
+    )
+    if sys.stdin.readline().strip() == "yes":
+        return True
+    print("nothing was destroyed")
+    return False
+
+
+def _say(there: Memory) -> None:
+    print("forgotten: this device has no identity, no attempt and no claim any more")
+    if not there.identities:
+        return
+    from .store import deactivation
+
+    print("AWS still knows the certificates. Whoever may, ends them there with:")
+    for each in there.identities:
+        for command in deactivation(each.certificate_id, each.thing_name):
+            print(f"  {command}")
+        if each.thing_name is None:
+            print(
+                f"  # its things: aws iot list-principal-things --principal ARN-OF-{each.certificate_id[:12]}"
+            )
+        print(f"  aws iot delete-certificate --certificate-id {each.certificate_id} --force-delete")
+
+
+def _judge_image(layout: Layout) -> int:
+    from .forget import left_behind
+
+    left = left_behind(layout)
+    if not left:
+        print("the image holds no secret and no memory of this device")
+        return Exit.OK
+    print("claimd: the image must not be cloned: these are still there", file=sys.stderr)
+    for path in left:
+        print(f"  {path}", file=sys.stderr)
+    print(
+        "  what to do: stop the service (sudo systemctl stop claimd), remove them, try again", file=sys.stderr
+    )
+    return Exit.DISK

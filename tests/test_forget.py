@@ -1,0 +1,168 @@
+"""The way out: nothing half way, whatever dies in between, and nothing secret in an image."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from claimd.durable import Disk
+from claimd.forget import finish, forget, left_behind, memory
+from claimd.store import Store
+from device import Device
+from faults.calls import Counting, Killing, When
+from faults.kills import points
+from faults.rig import Rig, copy_of
+from faults.scenarios import PLAIN
+
+
+@pytest.fixture(scope="module")
+def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Rig:
+    """A device with an identity and, in its drop directory, another claim."""
+    rig = PLAIN.make(tmp_path_factory.mktemp("forget"))
+    assert rig.recover().is_active
+    return rig
+
+
+def store_of(root: Path, disk: Disk | None = None) -> Store:
+    return Store(Device(root).layout, disk or Disk())
+
+
+def state(root: Path) -> list[str]:
+    found = []
+    for parent, directories, files in os.walk(root / "var/lib/claimd"):
+        found += [os.path.relpath(os.path.join(parent, n), root / "var/lib/claimd") for n in files]
+        found += [n for n in directories if os.path.islink(os.path.join(parent, n))]
+    return sorted(found)
+
+
+def test_all_of_it_goes(provisioned: Rig, tmp_path: Path) -> None:
+    copy = copy_of(provisioned, tmp_path / "copy")
+    (copy.root / "var/lib/claimd/something.new").write_text("of a later version")
+    store = store_of(copy.root)
+    there = forget(store)
+    (identity,) = there.identities
+    assert identity.serves and identity.thing_name == "thing-under-test"
+    assert state(copy.root) == []
+    assert memory(store).is_empty
+
+
+def test_a_device_that_forgot_takes_a_new_claim(provisioned: Rig, tmp_path: Path) -> None:
+    copy = copy_of(provisioned, tmp_path / "copy")
+    forget(store_of(copy.root))
+    copy.drop(1)
+    assert copy.recover().is_active
+
+
+def killed_while_forgetting(root: Path, point: Killing) -> bool:
+    """In a child, that dies at one disk call."""
+    pid = os.fork()
+    if pid == 0:
+        forget(store_of(root, Disk(point)))
+        os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+
+def test_killed_at_every_call_it_is_finished_by_the_next_pass(provisioned: Rig, tmp_path: Path) -> None:
+    counting = Counting()
+    whole = copy_of(provisioned, tmp_path / "count")
+    forget(store_of(whole.root, Disk(counting)))
+    killed = 0
+    for point in points(counting.names):
+        if point.when is When.HALF:
+            continue
+        copy = copy_of(provisioned, tmp_path / "point")
+        assert killed_while_forgetting(copy.root, Killing(point.number, point.when)), point
+        killed += 1
+        store = store_of(copy.root)
+        begun = store.is_forgetting()
+        if begun:
+            with store.locked():
+                finish(store)
+        if begun or not (copy.root / "var/lib/claimd/attempt.json").exists():
+            assert state(copy.root) == [], point
+        else:
+            current = store.current()
+            assert current is not None, f"{point}: not begun, so nothing is missing"
+        shutil.rmtree(copy.root.parent)
+    assert killed > 20
+
+
+def test_the_order_can_be_cut_at_any_sync(provisioned: Rig, tmp_path: Path) -> None:
+    """The intent is synced before anything goes, and goes after everything is synced."""
+    counting = Counting()
+    copy = copy_of(provisioned, tmp_path / "copy")
+    forget(store_of(copy.root, Disk(counting)))
+    first = next(number for number, name in enumerate(counting.names) if name in ("unlink", "rmdir"))
+    assert counting.names[:first].count("fsync") == 2, "the intent and its directory"
+    assert counting.names[-2:] == ["fsync", "close"], "the last removal is made safe"
+
+
+class TestTheCommand:
+    def test_it_needs_yes_without_a_terminal(self, provisioned: Rig, tmp_path: Path) -> None:
+        device = Device(copy_of(provisioned, tmp_path / "copy").root)
+        before = state(device.root)
+        ended = device.run("forget")
+        assert ended.returncode == 2
+        assert "needs --yes" in ended.stderr
+        assert state(device.root) == before
+
+    def test_it_names_the_commands_for_aws(self, provisioned: Rig, tmp_path: Path) -> None:
+        device = Device(copy_of(provisioned, tmp_path / "copy").root)
+        (certificate,) = [each.certificate_id for each in memory(store_of(device.root)).identities]
+        ended = device.run("forget", "--yes")
+        assert ended.returncode == 0, ended.stderr
+        assert f"update-certificate --certificate-id {certificate} --new-status INACTIVE" in ended.stdout
+        assert "detach-thing-principal --thing-name thing-under-test" in ended.stdout
+        assert state(device.root) == []
+        assert device.status()["state"] == "unprovisioned"
+        again = device.run("forget", "--yes")
+        assert (again.returncode, again.stdout.split(":")[0]) == (4, "nothing to forget")
+
+    def test_another_pass_is_at_work(self, provisioned: Rig, tmp_path: Path) -> None:
+        device = Device(copy_of(provisioned, tmp_path / "copy").root)
+        with store_of(device.root).locked():
+            ended = device.run("forget", "--yes")
+        assert ended.returncode == 75
+        assert "pass-running" in ended.stderr
+
+    def test_an_image_holds_no_secret(self, provisioned: Rig, tmp_path: Path) -> None:
+        copy = copy_of(provisioned, tmp_path / "copy")
+        copy.drop(1)
+        device = Device(copy.root)
+        ended = device.run("forget", "--generalize", "--yes")
+        assert ended.returncode == 0, ended.stderr
+        assert "no secret and no memory" in ended.stdout
+        assert [p for p, data in device.files().items() if b"PRIVATE KEY" in data] == []
+        assert device.dropped() == []
+
+    def test_a_secret_that_is_left_is_named(self, provisioned: Rig, tmp_path: Path) -> None:
+        device = Device(copy_of(provisioned, tmp_path / "copy").root)
+        forgotten = device.root / "etc/claimd/old.key"
+        forgotten.write_text("-----BEGIN PRIVATE KEY-----\n")
+        ended = device.run("forget", "--generalize", "--yes")
+        assert ended.returncode == 74
+        assert str(forgotten) in ended.stderr
+        assert left_behind(device.layout) == [str(forgotten)]
+
+    def test_asked_on_a_terminal(self, provisioned: Rig, tmp_path: Path) -> None:
+        device = Device(copy_of(provisioned, tmp_path / "copy").root)
+        leader, follower = os.openpty()
+        asked = subprocess.Popen(
+            [sys.executable, "-m", "claimd", "--root", str(device.root), "forget"],
+            stdin=follower,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        os.write(leader, b"no\n")
+        said, _ = asked.communicate(timeout=60)
+        os.close(leader)
+        os.close(follower)
+        assert asked.returncode == 2
+        assert "nothing was destroyed" in said
+        assert json.loads((device.identity / "identity.json").read_text())["schema"] == 1
