@@ -59,7 +59,8 @@ _STILL = ("/proc", "/sys", "/usr", sys.prefix, sys.base_prefix, str(REPOSITORY.p
 def _changed_files(since: Path) -> list[Path]:
     """Every file of this machine that was written since."""
     places = ("/", "/etc", "/home", "/tmp", "/run", "/var/lib", "/var/spool")
-    pruned = [word for path in _STILL if path != "/" for word in ("-path", path, "-prune", "-o")]
+    still = [path for path in _STILL if not since.is_relative_to(path)]
+    pruned = [word for path in still for word in ("-path", path, "-prune", "-o")]
     wanted = ("-newer", str(since), "-type", "f", "-size", f"-{MAX_FILE_BYTES}c", "-print0")
     # Others' files come and go meanwhile: find says so by its exit code.
     found = run("find", *places, "-xdev", *pruned, *wanted)
