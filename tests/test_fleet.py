@@ -250,3 +250,28 @@ def test_a_claim_is_not_taken_for_a_device_s_answer() -> None:
     made = pair()
     with pytest.raises(AnswerInvalidError):
         parse_issued_keys(encoded({"certificatePem": made.certificate, "keyPair": {"PrivateKey": made.key}}))
+
+
+class TestACertificateForTheDevice:
+    """CreateCertificateFromCsr: the key is the device's own and comes in no answer."""
+
+    def answer(self, certificate: str) -> bytes:
+        without_key = {name: value for name, value in ANSWER.items() if name != "privateKey"}
+        return encoded({**without_key, "certificatePem": certificate})
+
+    def test_for_the_key_that_asked(self) -> None:
+        made = device_pair()
+        key = parse_private_key(made.key.encode())
+        issued = fleet.parse_issued_certificate(self.answer(made.certificate), key)
+        assert issued.key is key
+        assert issued.certificate.public_key_id == key.public_key_id
+
+    def test_for_another_key(self) -> None:
+        key = parse_private_key(device_pair().key.encode())
+        with pytest.raises(AnswerInvalidError, match=r"^certificatePem was not made for this device's key$"):
+            fleet.parse_issued_certificate(self.answer(device_pair().certificate), key)
+
+    def test_its_request_and_its_topics(self) -> None:
+        assert json.loads(fleet.create_from_csr_payload("PEM").reveal()) == {
+            "certificateSigningRequest": "PEM"
+        }
