@@ -26,7 +26,7 @@ from typing import Any
 from faults import clocks, conditions, cpp, errnos, ext4, kills, network, powercut, scenarios, straced, teeth
 from faults.judge import Kind
 from faults.powercut import Court, record
-from faults.scenarios import LOST_REGISTER, PLAIN, REPLACE, Scenario
+from faults.scenarios import DEVICE_KEY, LOST_REGISTER, PLAIN, REPLACE, Scenario
 from faults.table import Row, lines
 
 SEEDS = (1, 2, 3, 4, 5)
@@ -67,7 +67,7 @@ def _clock(place: Path, more: int) -> list[Row]:
 # The long ones first, so that two cores end together.
 JOBS: dict[str, Job] = {
     **{f"kill: {s.name}": _kill(s) for s in scenarios.ALL},
-    **{f"power: {s.name}": _power(s) for s in (PLAIN, LOST_REGISTER, REPLACE)},
+    **{f"power: {s.name}": _power(s) for s in (PLAIN, LOST_REGISTER, DEVICE_KEY, REPLACE)},
     "teeth": teeth.job,
     "errno once": _errno(persistent=False),
     "errno lasting": _errno(persistent=True),

@@ -14,7 +14,7 @@ from faults import cpp, mutants, powercut
 from faults.judge import Kind
 from faults.powercut import Change, Court, Trace, caught, cuts, record, replay, replay_twice
 from faults.rig import Rig
-from faults.scenarios import LOST_REGISTER, PLAIN, REPLACE, Scenario
+from faults.scenarios import DEVICE_KEY, LOST_REGISTER, PLAIN, REPLACE, Scenario
 from faults.trace import Tree
 
 # One state of so many; `make faults` takes all, and all second cuts.
@@ -27,7 +27,7 @@ def court(memory: Path) -> Court:
     return Court(memory / "court")
 
 
-@pytest.mark.parametrize("scenario", [PLAIN, LOST_REGISTER, REPLACE], ids=lambda s: s.name)
+@pytest.mark.parametrize("scenario", [PLAIN, LOST_REGISTER, DEVICE_KEY, REPLACE], ids=lambda s: s.name)
 def test_every_power_cut_is_survived(scenario: Scenario, memory: Path, court: Court) -> None:
     row = replay(record(scenario, memory / "device"), court, every=SELECTION)
     assert row.objections() == []
