@@ -11,6 +11,7 @@ import pytest
 
 from claimd.errors import Code
 from claimd.screen import changes, explained, explained_list, painted, status_lines, told
+from claimd.terminal import Live
 from claimd.words import COLUMNS, wrapped
 from material import NOW
 from schemas import closed, schema
@@ -74,6 +75,13 @@ class TestStatus:
         assert "code:         dns-failed (claimd explain dns-failed)" in status_lines(
             {**STATES["fresh"], "problem": found}, NOW
         )
+
+
+class TestLive:
+    def test_a_long_command_is_folded_not_cut(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Live().draw(["x" * 70 + " " + "y" * 40, "", "end"])
+        drawn = capsys.readouterr().out
+        assert drawn.count("y") == 40 and drawn.endswith("\n\nend\n")
 
 
 class TestChanges:

@@ -183,6 +183,8 @@ def _problem_lines(found: Mapping[str, Any], columns: int) -> list[str]:
 
 def _next_try(document: Mapping[str, Any], now: datetime) -> str | None:
     attempt, service = document["attempt"], document["service"]
+    if document["state"] == DeviceState.BLOCKED.value:
+        return None  # a pass comes when the claim expires; it is no try
     at = attempt and attempt["next_try_at"]
     if at is None and service is not None and document["problem"] is not None:
         at = service.get("next_pass_at")

@@ -70,9 +70,15 @@ class Live:
         self._drawn: list[str] = []
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Nothing when nothing changed. Cut to the window: what scrolled away can't be drawn over."""
+        """Nothing when nothing changed. Cut to the window's height: what scrolled away can't be drawn over.
+
+        A line that is too long is folded here, so that the rows are known: a command keeps its end.
+        """
         size = shutil.get_terminal_size()
-        shown = [line[: size.columns - 1] for line in lines[: size.lines - 1]]
+        rows = [
+            line[at : at + size.columns] for line in lines for at in range(0, max(len(line), 1), size.columns)
+        ]
+        shown = rows[: size.lines - 1]
         if shown == self._drawn:
             return
         up = f"\x1b[{len(self._drawn)}A" if self._drawn else ""

@@ -158,7 +158,9 @@ def _of_outcome(document: Mapping[str, Any], outcome: Mapping[str, Any]) -> Endi
         thing = outcome["thing_name"] or "the device"
         return Ending(Exit.OK, f"done: {thing} has its identity, certificate {outcome['certificate_id']}")
     if outcome["result"] == "not-needed":
-        return Ending(Exit.OLD_IDENTITY_SERVES, f"the claim {claim} was not needed: the old identity serves")
+        return Ending(
+            Exit.OLD_IDENTITY_SERVES, f"the claim {claim} was not needed: this device has its identity"
+        )
     own = _exit(outcome["code"])
     exit_code = Exit.CLAIM_UNUSABLE if own is Exit.CLAIM_UNUSABLE else Exit.REFUSED
     why = f" [{outcome['code']}]" if outcome["code"] else ""

@@ -208,7 +208,7 @@ class TestWait:
         stage.device.start()
         code, output, errors = ended(piped(stage, "wait", "--timeout", "60"))
         assert code == 3
-        assert "was not needed: the old identity serves" in errors and "done" not in output
+        assert "was not needed: this device has its identity" in errors and "done" not in output
 
     def test_65_for_an_expired_claim(self, stage: Stage) -> None:
         stage.claim(life=-5)
