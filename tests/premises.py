@@ -89,7 +89,9 @@ def enter(module: str, arguments: Sequence[str], **options: Any) -> subprocess.C
         "PYTHONDONTWRITEBYTECODE": "1",
         _MARK: directory,
     }
-    command = ["unshare", *NAMESPACES, sys.executable, "-m", module, *arguments]
+    # Whatever ends this process ends the premises too.
+    alive = ("setpriv", "--pdeathsig=KILL", "unshare", *NAMESPACES)
+    command = [*alive, sys.executable, "-m", module, *arguments]
     try:
         return subprocess.run(command, env=environment, text=True, check=False, **options)
     finally:
