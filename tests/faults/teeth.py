@@ -46,9 +46,11 @@ REASONS: dict[str, str] = {
         "key and certificate are whole; the documents are made again from the record, and the "
         "manifest tells when they must be"
     ),
-    "without make_tree identity/ID: *": (
-        "the record says that no key is stored yet: AWS has activated nothing, and another "
-        "certificate is asked for"
+    "without make_tree identity/ID: sync ownership-token": (
+        "a token that is damaged is refused: AWS has activated nothing, and another key is asked for"
+    ),
+    "without make_tree identity/ID: sync new directory": (
+        "the record says that no key is stored yet: AWS has activated nothing, another one is asked for"
     ),
     "without remove_file identity/ID/ownership-token: sync directory": "recovery removes the token again",
     "without remove_tree claims/ID: *": (
@@ -140,7 +142,10 @@ REASONS: dict[str, str] = {
 
 # No reason excuses these: without them a key or a claim is lost for good.
 MUST_BITE = (
-    "without make_tree claims/ID: sync",
+    "without make_tree claims/ID: sync private.key",
+    "without make_tree identity/ID: sync private.key",
+    "without make_tree identity/ID: sync certificate.pem",
+    "without make_tree identity/ID: sync directory",
     "without make_tree claims/ID: sync directory",
     "remove_from drop before make_tree claims/ID",
     "make_tree claims/ID behind aws create",

@@ -77,7 +77,7 @@ class TestTheTeeth:
     @pytest.mark.parametrize(
         "label",
         [
-            "without make_tree claims/ID: sync",
+            "without make_tree claims/ID: sync private.key",
             "without make_tree claims/ID: sync directory",
             "without write_file attempt.json (registering): sync",
             "without write_file attempt.json (registering): sync directory",

@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from claimd.durable import Calls, Disk
+from claimd.durable import TEMPORARY_PREFIX, Calls, Disk
 from faults.calls import PlainCalls
 
 # Instead of the random bytes of a file that only holds room.
@@ -64,7 +64,9 @@ class Entry:
 
     @property
     def what(self) -> str:
-        return "directory" if self.op is Op.SYNC and self.mode else ""
+        if self.op is not Op.SYNC:
+            return ""
+        return ("", "directory", "new directory")[self.mode] or self.name
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,8 @@ class Recorder(PlainCalls):
         self._next = len(self.start.nodes)
         self._open: dict[int, int] = {}
         self._ballast: set[int] = set()
+        self._unnamed: set[int] = set()
+        self._called: dict[int, str] = {}  # files that were made under their own name
         self._steps = 0
         self._step = (0, "")
 
@@ -213,6 +217,10 @@ class Recorder(PlainCalls):
         entry = Entry(op, self._step, number, directory, name, mode=mode, data=data)
         if entry.is_ballast:
             self._ballast.add(number)
+        if not name.startswith(TEMPORARY_PREFIX):
+            self._called[number] = name
+        elif op is Op.MKDIR:
+            self._unnamed.add(number)
         self._note(entry)
         return number
 
@@ -236,7 +244,10 @@ class Recorder(PlainCalls):
         if number is None:
             number = self.now.find(self._relative(os.readlink(f"/proc/self/fd/{fd}")))
         is_directory = self.now.nodes[number].names is not None
-        self._note(Entry(Op.SYNC, self._step, number, mode=int(is_directory)))
+        name = self._called.get(number, "")
+        # A directory that is not under its own name yet is another matter than the one around it.
+        mode = int(is_directory) + int(number in self._unnamed)
+        self._note(Entry(Op.SYNC, self._step, number, name=name, mode=mode))
 
     def fchmod(self, fd: int, mode: int) -> None:
         super().fchmod(fd, mode)
