@@ -454,6 +454,13 @@ def _damaged_identity(stage: Stage) -> Observed:
 # --- this machine
 
 
+def _other_machine(stage: Stage) -> Observed:
+    Path(stage.device.layout.under("/etc/machine-id")).write_text("1" * 32)
+    _provisioned(stage)
+    Path(stage.device.layout.under("/etc/machine-id")).write_text("2" * 32)
+    return stage.ask()
+
+
 def _on_small_disk(stage: Stage) -> Observed:
     return _below_mount(stage, "mount -t tmpfs -o size=8k,nr_inodes=40,mode=0755 tmpfs")
 
@@ -588,6 +595,7 @@ PROVOCATIONS = (
     Provocation(Code.DISK_FAILED, "a file where a folder is", _file_for_a_folder),
     Provocation(Code.PERMISSION_DENIED, "another user's folder", _others_directory),
     Provocation(Code.STATE_DIRECTORY_MISSING, _DEVICE, _no_state_directory),
+    Provocation(Code.STATE_OF_ANOTHER_DEVICE, "another machine-id", _other_machine),
     Provocation(Code.ATTEMPT_UNREADABLE, "a record of schema 99", _newer_record),
     Provocation(Code.PASS_RUNNING, "a held lock", _second_pass),
     Provocation(Code.INTERRUPTED, "SIGTERM, sandbox is silent", _interrupted),

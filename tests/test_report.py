@@ -19,6 +19,7 @@ CLAIM = ClaimRecord.of(claim())
 KEY_MISSING = problem(Code.CLAIM_KEY_MISSING, file="a.pem")
 GARBAGE = problem(Code.CLAIM_NOT_RECOGNISED, file="b.jpg", detail="a picture")
 OFFLINE = problem(Code.DNS_FAILED, endpoint="e.example")
+FOREIGN = problem(Code.STATE_OF_ANOTHER_DEVICE, path="/var/lib/claimd")
 REFUSED = problem(Code.IDENTITY_REFUSED, client_id="c", certificate_id="c0", detail="d")
 
 
@@ -58,6 +59,7 @@ def document(**changes: Any) -> dict[str, Any]:
         ({"drop": {"b.jpg": GARBAGE}}, "refused", "claim-not-recognised"),
         ({"drop": {"a.jpg": GARBAGE, "b.pem": KEY_MISSING}}, "waiting", "claim-key-missing"),
         ({"trouble": OFFLINE, "drop": {"a.pem": KEY_MISSING}}, "refused", "dns-failed"),
+        ({"identity": IDENTITY, "trouble": FOREIGN}, "blocked", "state-of-another-device"),
     ],
 )
 def test_the_state_and_the_problem_that_is_shown(changes: Any, state: str, code: str | None) -> None:

@@ -489,6 +489,14 @@ _CATALOGUE: dict[Code, Explanation] = {
         "its file system is not mounted, or the package's tmpfiles were not applied",
         _TMPFILES,
     ),
+    Code.STATE_OF_ANOTHER_DEVICE: Explanation(
+        Kind.BLOCKED,
+        Exit.CONFIGURATION,
+        "what lies in {path} belongs to another device: /etc/machine-id is not the one it was made with",
+        "this is a copy of a device that had a claim or an identity, or /etc/machine-id was made anew",
+        "on a copy run `sudo claimd forget` and drop a claim of its own; where it is the same device run"
+        " `sudo claimd provision --adopt`; until then claimd touches nothing",
+    ),
     Code.ATTEMPT_UNREADABLE: Explanation(
         Kind.WAITING,
         Exit.DISK,

@@ -28,6 +28,11 @@ def add_to(commands: Commands) -> None:
         "provision", help="one pass: take in what was dropped, go as far as it goes"
     )
     provision.add_argument("--json", action="store_true", help="print one JSON object on the last line")
+    provision.add_argument(
+        "--adopt",
+        action="store_true",
+        help="this is the same device, though its /etc/machine-id was made anew: go on with what is there",
+    )
     provision.set_defaults(command=_provision)
 
 
@@ -57,6 +62,7 @@ def _provision(options: argparse.Namespace, layout: Layout) -> int:
             by_hand=not options.json,
             stopping=stop.requested,
             progress=_quiet if options.json else _Progress(layout).show,
+            adopt=options.adopt,
         )
     )
     if options.json:

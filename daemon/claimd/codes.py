@@ -106,6 +106,7 @@ class Code(str, Enum):
     DISK_FAILED = "disk-failed"
     PERMISSION_DENIED = "permission-denied"
     STATE_DIRECTORY_MISSING = "state-directory-missing"
+    STATE_OF_ANOTHER_DEVICE = "state-of-another-device"
     ATTEMPT_UNREADABLE = "attempt-unreadable"
     PASS_RUNNING = "pass-running"  # noqa: S105  the name of a failure
     INTERRUPTED = "interrupted"

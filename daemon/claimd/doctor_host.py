@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from .inquiry import Check, Found, failed, ok, skipped, warning
+from . import facts, origin
+from .durable import Disk
+from .inquiry import Check, Found, failed, of_problem, ok, skipped, warning
 from .patient import text_of
+from .store import Store
 from .system import USER
 
 if TYPE_CHECKING:
@@ -111,12 +114,22 @@ def _others(patient: Patient) -> Found:
 
 
 def _machine_id(patient: Patient) -> Found:
-    path = patient.layout.under("/etc/machine-id")
-    text = (text_of(path) or "").strip()
-    if len(text) == 32:
-        return ok("initialised")
-    command = "sudo systemd-machine-id-setup"
-    return warning(f"{path} is not initialised", f"run {command}", command)
+    try:
+        facts.machine_id(patient.layout)
+    except facts.UnknownFactError as error:
+        command = "sudo systemd-machine-id-setup"
+        return warning(f"no machine-id: {error}", f"run {command}", command)
+    return ok("initialised")
+
+
+def _origin(patient: Patient) -> Found:
+    if origin.machine(patient.layout) is None:
+        return skipped("this machine has no id to compare")
+    try:
+        found = origin.foreign(Store(patient.layout, Disk()), patient.layout)
+    except PermissionError:
+        return skipped("only root can look into the state directory")
+    return ok("it is this machine's") if found is None else of_problem(found)
 
 
 CHECKS: tuple[Check[Patient], ...] = (
@@ -128,4 +141,5 @@ CHECKS: tuple[Check[Patient], ...] = (
     Check("host-instances", "no other claimd run is at work here", _others),
     Check("host-swap", "nothing is swapped to a disk in the clear", _swap),
     Check("host-machine-id", "the machine has an id of its own", _machine_id),
+    Check("host-state", "the state directory was made on this machine", _origin, ("state-directory",)),
 )

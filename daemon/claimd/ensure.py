@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from . import attempt as table
-from . import config, facts, forget, generations, news, system
+from . import config, facts, forget, generations, news, origin, system
 from .answering import Answers
 from .attempt import Record
 from .connect import InterruptedPassError
@@ -124,6 +124,7 @@ class Request:
     by_hand: bool
     stopping: Callable[[], bool]
     progress: Callable[[str, str], None]
+    adopt: bool = False  # a person says that this is the same device, whatever its machine-id
 
 
 def _machine_time() -> datetime:
@@ -166,6 +167,9 @@ def ensure(request: Request, outside: Outside | None = None) -> Result:
 
 def _pass(request: Request, store: Store, outside: Outside) -> Result:
     forget.finish(store)
+    foreign = origin.settle(store, request.layout, adopt=request.adopt)
+    if foreign is not None:
+        return _untouched(request, store, outside, foreign)
     store.prepare()
     configuration = ConfigurationFiles(request.layout, request.config_file)
     drop = Drop(request.layout.drop_directory, store.disk, own_files=bool(request.layout.root))
@@ -204,6 +208,19 @@ def _pass(request: Request, store: Store, outside: Outside) -> Result:
     if request.by_hand or publisher.identity is not None or _is_busy(intake, result.record):
         return result
     return _say_whether_ready(request, result, publisher, outside)
+
+
+def _untouched(request: Request, store: Store, outside: Outside, foreign: Problem) -> Result:
+    """The state is another device's: that is said everywhere, and nothing else is done."""
+    system.give_up_capabilities()
+    journal = Journal(store)
+    publisher = _Publisher(request.layout, store, outside.now)
+    result = Result(foreign.exit, foreign, NOT_READY_SECONDS, _record_or_none(store))
+    publisher.publish(result.record, foreign)
+    if publisher.document is not None and not request.by_hand:
+        journal.ended({**publisher.document, "identity": None}, outside.now())
+    publisher.answers.tell_readiness(outside.now(), foreign)
+    return result
 
 
 def _with_expiry(result: Result, identity: Mapping[str, Any] | None, now: datetime) -> Result:

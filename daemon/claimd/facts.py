@@ -92,7 +92,7 @@ _NO_VALUE = {
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-class _UnknownFactError(Exception):
+class UnknownFactError(Exception):
     """This device can't say it; the `str` says why."""
 
 
@@ -172,7 +172,7 @@ def _filled_in(
             part if isinstance(part, str) else _value(part, layout, extra, places)
             for part in parse(text, (*extra, *names_for(key)))
         ]
-    except (PlaceholderError, _UnknownFactError) as error:
+    except (PlaceholderError, UnknownFactError) as error:
         raise _unresolved(key, str(error)) from error
 
 
@@ -190,7 +190,7 @@ def _value(
     if wanted.name == "mac":
         return _mac(wanted.argument or "", places)
     if wanted.name == "machine-id":
-        return _machine_id(layout)
+        return machine_id(layout)
     if wanted.name == "hostname":
         return _hostname(places)
     if wanted.name == "file":
@@ -224,7 +224,7 @@ def _serial(layout: Layout, places: Places) -> str:
             refused = f"{path} holds control characters"
         else:
             return serial
-    raise _UnknownFactError(
+    raise UnknownFactError(
         "this device has no serial number for {serial}: " + (refused or "no device tree, no DMI")
     )
 
@@ -235,37 +235,38 @@ def _mac(interface: str, places: Places) -> str:
         address = _text(f"{folder}/{interface}/address").strip().lower()
     except (OSError, UnicodeDecodeError) as error:
         there = ", ".join(sorted(set(_names_in(folder)) - {"lo"})) or "none"
-        raise _UnknownFactError(f"no network interface {interface!r}; there are: {there}") from error
+        raise UnknownFactError(f"no network interface {interface!r}; there are: {there}") from error
     if not _MAC.fullmatch(address) or address in ("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"):
-        raise _UnknownFactError(f"the network interface {interface!r} has no hardware address")
+        raise UnknownFactError(f"the network interface {interface!r} has no hardware address")
     try:
         assigned = _text(f"{folder}/{interface}/addr_assign_type").strip()
     except (OSError, UnicodeDecodeError):
         return address
     if assigned == _RANDOM_ADDRESS:
-        raise _UnknownFactError(
+        raise UnknownFactError(
             f"the address of {interface!r} is random: the kernel makes another one at every start"
         )
     return address
 
 
-def _machine_id(layout: Layout) -> str:
+def machine_id(layout: Layout) -> str:
+    """The 32 hexadecimal digits. Raises UnknownFactError."""
     path = layout.under("/etc/machine-id")
     try:
-        machine_id = _text(path).strip()
+        found = _text(path).strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise _UnknownFactError(f"{path}: {_reason(error)}") from error
-    if machine_id in ("", "uninitialized"):
-        raise _UnknownFactError(f"{path} is not initialised; run: systemd-machine-id-setup")
-    if not _MACHINE_ID.fullmatch(machine_id) or not machine_id.strip("0"):
-        raise _UnknownFactError(f"{path} does not hold 32 hexadecimal digits")
-    return machine_id
+        raise UnknownFactError(f"{path}: {_reason(error)}") from error
+    if found in ("", "uninitialized"):
+        raise UnknownFactError(f"{path} is not initialised; run: systemd-machine-id-setup")
+    if not _MACHINE_ID.fullmatch(found) or not found.strip("0"):
+        raise UnknownFactError(f"{path} does not hold 32 hexadecimal digits")
+    return found
 
 
 def _hostname(places: Places) -> str:
     name = places.hostname()
     if name.lower() in _DEFAULT_HOSTNAMES:
-        raise _UnknownFactError(f"this device has no name of its own: its host name is {name!r}")
+        raise UnknownFactError(f"this device has no name of its own: its host name is {name!r}")
     return name
 
 
@@ -273,12 +274,12 @@ def _file(wanted: Placeholder, path: str) -> str:
     try:
         text = _text(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise _UnknownFactError(f"{path}: {_reason(error)}") from error
+        raise UnknownFactError(f"{path}: {_reason(error)}") from error
     line = text.removesuffix("\n").removesuffix("\r")
     if not line:
-        raise _UnknownFactError(f"{path} is empty")
+        raise UnknownFactError(f"{path} is empty")
     if not line.isprintable():
-        raise _UnknownFactError(f"{path} holds more than one line, or control characters")
+        raise UnknownFactError(f"{path} holds more than one line, or control characters")
     return line
 
 

@@ -87,6 +87,8 @@ def _first_of_drop(drop: Mapping[str, Problem]) -> Problem | None:
 
 
 def _state(attempt: Attempt | None, provisioned: bool, shown: Problem | None) -> DeviceState:
+    if shown is not None and shown.code is Code.STATE_OF_ANOTHER_DEVICE:
+        return DeviceState.BLOCKED  # an identity that lies here is not this device's
     if provisioned:
         return DeviceState.PROVISIONED
     if attempt is not None and attempt.state not in table.ENDED:

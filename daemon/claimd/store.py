@@ -10,6 +10,7 @@
       current -> <certificate-id>  the single commit point                               <- activate
     told.json                      0600  which identity and which end of it the journal was told of
     activated                      the certificate id: what path units watch
+    machine.json                   0600  which machine all of this belongs to (see origin.py)
     forgetting                     `claimd forget` has begun and is finished before anything else
 
 Invariant: a directory with a manifest whose hashes hold is a whole identity; without one it is
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 IDENTITY_SCHEMA = 1
 MANIFEST_SCHEMA = 1
+MACHINE_SCHEMA = 1
 # Far above any certificate chain or record; a file that is larger was not written by claimd.
 MAX_STORED_BYTES = 1024 * 1024
 _ID = re.compile(r"[0-9a-f]{64}\Z")
@@ -110,6 +112,7 @@ class Store:
         self._told_file = os.path.join(layout.state_directory, "told.json")
         self._claims = os.path.join(layout.state_directory, "claims")
         self._activated = os.path.join(layout.state_directory, "activated")
+        self._machine_file = os.path.join(layout.state_directory, "machine.json")
         self._forgetting = os.path.join(layout.state_directory, "forgetting")
 
     # -- the lock, and the traces of a crash
@@ -159,6 +162,21 @@ class Store:
 
     def save_record(self, what: Record) -> None:
         self.disk.write_file(self._attempt_file, record.encode(what), 0o600)
+
+    # -- whose it is
+
+    def load_machine(self) -> str | None:
+        """None also when it is damaged: then nothing is known. Raises OSError."""
+        try:
+            document = json.loads(_read(self._machine_file))
+            found = document["machine"] if document["schema"] == MACHINE_SCHEMA else None
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return None
+        return found if isinstance(found, str) else None
+
+    def save_machine(self, machine: str) -> None:
+        text = json.dumps({"schema": MACHINE_SCHEMA, "machine": machine}).encode("ascii") + b"\n"
+        self.disk.write_file(self._machine_file, text, 0o600)
 
     # -- claims
 

@@ -92,6 +92,14 @@ def _torn_record(stage: Stage) -> None:
     Path(stage.device.layout.state_directory, "attempt.json").write_text("{")
 
 
+def _state_of_another(stage: Stage) -> None:
+    machine_id = Path(stage.device.layout.under("/etc/machine-id"))
+    machine_id.write_text("1" * 32)
+    stage.device.put("claim.json", json.dumps(stage.sandbox.create_claim()))
+    assert stage.device.provision()["exit"] == 0
+    machine_id.write_text("2" * 32)
+
+
 TROUBLES: list[tuple[str, str, Callable[[Stage], Any]]] = [
     ("config-parse", "failed", _no_configuration),
     ("config-drop-ins", "warning", _drop_in_of_another_name),
@@ -110,6 +118,7 @@ TROUBLES: list[tuple[str, str, Callable[[Stage], Any]]] = [
         lambda s: Path(s.device.layout.state_directory, "attempt.json").write_text("{"),
     ),
     ("host-machine-id", "warning", lambda s: None),
+    ("host-state", "failed", _state_of_another),
 ]
 
 
