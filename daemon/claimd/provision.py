@@ -150,7 +150,7 @@ class Pass:
                 self._take(step, attempt)
             except ClaimdError as error:
                 self._failed(error.problem)
-                if error.problem.code is not Code.CLAIM_NOT_ACCEPTED or not self._took_the_spare():
+                if error.problem.code not in _TURNED_AWAY or not self._took_the_spare():
                     return error.problem
             except OSError as error:
                 return self._disk_trouble(error)
@@ -552,6 +552,8 @@ class Pass:
         if self._key_is_used_up(attempt, why):
             self._let_token_lapse(attempt)
             attempt = self._record.attempt or attempt
+        if why.code in _TURNED_AWAY:
+            attempt = table.turned_away(attempt)
         if why.kind is Kind.BLOCKED and attempt.state is not State.REGISTERED:
             resume = State.CLAIMED if attempt.state is State.KEYS_REQUESTED else attempt.state
             blocked = table.advance(attempt, Event.BLOCKED, now)
@@ -560,8 +562,6 @@ class Pass:
             return
         if attempt.state is State.KEYS_REQUESTED:
             attempt = table.advance(attempt, Event.KEYS_REQUEST_FAILED, now)
-        if why.code is Code.CLAIM_NOT_ACCEPTED:
-            attempt = table.turned_away(attempt)
         attempt = replace(attempt, failures=attempt.failures + 1, problem=why)
         delay = table.delay_seconds(attempt, self._world.random())
         again = why.kind is Kind.RETRY or attempt.state is State.REGISTERED or why.code in _CURED_BY_ITSELF
@@ -706,5 +706,7 @@ _DEFINITE = frozenset(
 )
 # Named by what they are, and still passing by themselves.
 _CURED_BY_ITSELF = frozenset({Code.IDENTITY_DAMAGED})
-_WITHOUT_CLAIM = frozenset({*table.ENDED, State.BLOCKED, State.REGISTERED})
+_WITHOUT_CLAIM = frozenset({*table.ENDED, State.REGISTERED})
+# What another claim may well be spared: of this account, and made for this template.
+_TURNED_AWAY = frozenset({Code.CLAIM_NOT_ACCEPTED, Code.SUBSCRIBE_REFUSED, Code.PUBLISH_REFUSED})
 _WAITS = frozenset({Step.WAIT_FOR_CLAIM, Step.WAIT_FOR_CLOCK, Step.WAIT_FOR_CURE})

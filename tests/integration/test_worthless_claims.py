@@ -11,7 +11,7 @@ import pytest
 
 import material
 from claimd_sandbox.server import Sandbox, Settings
-from claimd_sandbox.settings import FOREIGN_ACCOUNT, KeyKind
+from claimd_sandbox.settings import FOREIGN_ACCOUNT, OTHER_TEMPLATE, KeyKind
 from device import Device
 
 QUICK = Settings(key_kind=KeyKind.EC, connects_per_second=None)
@@ -67,6 +67,20 @@ def test_a_claim_from_the_future_does_not_either(device: Device, sandbox: Sandbo
 def test_of_two_accounts_the_right_one(device: Device, sandbox: Sandbox) -> None:
     device.put("theirs.json", json.dumps(sandbox.create_claim(account=FOREIGN_ACCOUNT, life=900)))
     device.put("ours.json", json.dumps(sandbox.create_claim()))
+    assert device.provision()["outcome"] == "active"
+
+
+def test_one_for_another_template_blocks_nobody(device: Device, sandbox: Sandbox) -> None:
+    """Also one that lives longer than the right one that comes later."""
+    device.put("wrong", json.dumps(sandbox.create_claim(template=OTHER_TEMPLATE, life=900)))
+    assert device.provision()["outcome"] == "subscribe-refused"
+    device.put("right", json.dumps(sandbox.create_claim()))
+    assert device.provision()["outcome"] == "active"
+
+
+def test_beside_one_for_another_template(device: Device, sandbox: Sandbox) -> None:
+    device.put("wrong", json.dumps(sandbox.create_claim(template=OTHER_TEMPLATE, life=900)))
+    device.put("right", json.dumps(sandbox.create_claim()))
     assert device.provision()["outcome"] == "active"
 
 
