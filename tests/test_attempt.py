@@ -319,8 +319,15 @@ LONGEST = VERIFY_DELAYS_SECONDS[-1] * (1 + JITTER)
     ],
 )
 def test_due_in_seconds_survives_a_jumping_clock(seconds: float, due: float) -> None:
-    attempt = replace(attempt_in(State.REGISTERED), retry_at=NOW + timedelta(seconds=seconds))
+    last = len(VERIFY_DELAYS_SECONDS)
+    attempt = replace(attempt_in(State.REGISTERED), retry_at=NOW + timedelta(seconds=seconds), failures=last)
     assert due_in_seconds(attempt, NOW) == due
+
+
+def test_a_clock_set_back_by_minutes_does_not_keep_a_claim_waiting() -> None:
+    attempt = replace(attempt_in(State.CLAIMED), failures=1, retry_at=NOW + timedelta(seconds=1.5))
+    assert due_in_seconds(attempt, NOW) == 1.5
+    assert due_in_seconds(attempt, NOW - timedelta(minutes=10)) == 0.0
 
 
 def test_without_a_time_it_is_due() -> None:

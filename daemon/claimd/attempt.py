@@ -263,15 +263,23 @@ JITTER = 0.25
 
 def delay_seconds(attempt: Attempt, random: float) -> float:
     """Seconds until the next try. `random` in [0, 1) spreads a fleet by plus or minus a quarter."""
+    return _middle_delay(attempt) * (1 - JITTER + 2 * JITTER * random)
+
+
+def _middle_delay(attempt: Attempt) -> float:
     table = VERIFY_DELAYS_SECONDS if attempt.state is State.REGISTERED else CLAIM_DELAYS_SECONDS
-    base = table[min(max(attempt.failures - 1, 0), len(table) - 1)]
-    return base * (1 - JITTER + 2 * JITTER * random)
+    return table[min(max(attempt.failures - 1, 0), len(table) - 1)]
 
 
 def due_in_seconds(attempt: Attempt, now: datetime) -> float:
-    """Seconds until `retry_at`; 0 when due, or when the clock jumped so that the time makes no sense."""
+    """Seconds until `retry_at`; 0 when due, or when the clock jumped so that the time makes no sense.
+
+    More than this attempt's own delay is left only when the clock was set back: a claim of five minutes
+    must not wait for it as long as a verification may.
+    """
     if attempt.retry_at is None:
         return 0.0
     left = (attempt.retry_at - now).total_seconds()
-    longest = VERIFY_DELAYS_SECONDS[-1] * (1 + JITTER)
+    # A microsecond more, for the record keeps no smaller part of a time.
+    longest = _middle_delay(attempt) * (1 + JITTER) + 1e-6
     return left if 0 < left <= longest else 0.0

@@ -233,23 +233,6 @@ class Disk:
         finally:
             self._discard_tree(path)
 
-    def narrow(self, path: str, mode: int) -> bool:
-        """Take away from `path` what `mode` does not grant; says whether there was anything to take.
-
-        Only ever takes: a bit that somebody removed on purpose is not given back. Raises OSError,
-        EPERM when it belongs to somebody else.
-        """
-        found = stat.S_IMODE(os.lstat(path).st_mode)
-        if not found & 0o777 & ~mode:
-            return False
-        fd = self._calls.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            self._calls.fchmod(fd, found & (mode | 0o7000))
-            self._calls.fsync(fd)
-        finally:
-            self._calls.close(fd)
-        return True
-
     def sync_directory(self, path: str) -> None:
         fd = self._calls.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
