@@ -37,6 +37,7 @@ from claimd.pem import parse_certificate
 from claimd_sandbox.server import Sandbox
 from claimd_sandbox.settings import FOREIGN_ACCOUNT, OTHER_TEMPLATE, TEMPLATE, Refusal
 from device import Device, wait_for
+from proxies import ConnectProxy
 from sandbox_world import World
 
 NOBODY = 65534
@@ -451,6 +452,22 @@ def _damaged_identity(stage: Stage) -> Observed:
     )
 
 
+# --- through a proxy
+
+
+def _no_proxy(stage: Stage) -> Observed:
+    stage.configure(tables=f'[proxy]\nhost = "127.0.0.1"\nport = {peers.free_port()}')
+    stage.claim()
+    return stage.ask()
+
+
+def _proxy_asks_for_more(stage: Stage) -> Observed:
+    with ConnectProxy("devices", "a password") as proxy:
+        stage.configure(tables=f'[proxy]\nhost = "127.0.0.1"\nport = {proxy.port}')
+        stage.claim()
+        return stage.ask()
+
+
 # --- this machine
 
 
@@ -566,6 +583,8 @@ PROVOCATIONS = (
     Provocation(Code.DNS_FAILED, "the machine's resolver", _no_such_name),
     Provocation(Code.CONNECTION_REFUSED, "a closed port", _closed),
     Provocation(Code.ENDPOINT_UNREACHABLE, "a port that drops SYN", _deaf, "silence is waited for: 2 s"),
+    Provocation(Code.PROXY_UNREACHABLE, "a closed port", _no_proxy),
+    Provocation(Code.PROXY_REFUSED, "CONNECT proxy, 407", _proxy_asks_for_more),
     Provocation(Code.TLS_UNTRUSTED_CA, "TLS server, another root", _untrusted),
     Provocation(Code.TLS_WRONG_HOST, "TLS server, another name", _other_name),
     Provocation(Code.TLS_SERVER_CERTIFICATE_TIME, "TLS server, expired", _server_expired),

@@ -284,6 +284,36 @@ def test_the_defaults_are_no_reason_for_a_warning() -> None:
     assert [text for text in warnings(made()) if "client_id" in text] == []
 
 
+@pytest.mark.parametrize("host", ["proxy.example.com", "10.0.0.1", "fd00::1", "p", ""])
+def test_a_proxy(host: str) -> None:
+    table = {"host": host, "port": 8080, "username": "u", "password_file": "/etc/claimd/proxy-password"}
+    assert made(proxy=table).proxy.host == host
+    assert not any("proxy" in text for text in warnings(made(proxy=table)))
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"host": "http://proxy"}, "without http://"),
+        ({"host": "proxy:3128"}, "without a port"),
+        ({"host": "a b"}, "takes a host name"),
+        ({"port": 0}, "greater than or equal to 1"),
+        ({"username": "u:p"}, "without a colon"),
+        ({"username": "u\n"}, "without a colon"),
+        ({"password_file": "secret"}, "takes an absolute path"),
+        ({"password": "secret"}, "Extra inputs"),
+    ],
+)
+def test_a_proxy_that_can_not_be(table: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        made(proxy=table)
+
+
+def test_a_password_without_a_user_gets_a_warning() -> None:
+    found = warnings(made(proxy={"host": "p", "password_file": "/p"}))
+    assert "proxy.password_file: is not used without proxy.username" in found
+
+
 @pytest.mark.parametrize("length", [0, 2049])
 def test_a_parameter_s_name_has_a_length(length: int) -> None:
     with pytest.raises(ValueError, match=f"its name has {length} characters"):

@@ -93,7 +93,7 @@ def test_as_shipped_it_is_not_configured_and_not_wrong(tmp_path: Path) -> None:
 
 def _filled(text: str) -> str:
     text = text.replace('endpoint = ""', 'endpoint = "a1b2-ats.iot.eu-central-1.amazonaws.com"')
-    return text.replace('name = ""', 'name = "T"')
+    return re.sub(r'^name = ""', 'name = "T"', text, flags=re.MULTILINE)
 
 
 def test_with_the_two_required_values_every_line_uncommented_is_right(tmp_path: Path) -> None:

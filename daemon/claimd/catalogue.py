@@ -242,6 +242,21 @@ _CATALOGUE: dict[Code, Explanation] = {
         "no route to the internet, or a firewall that drops the packets",
         "check the network; ask for TCP 8883 or 443 to {endpoint} to be opened",
     ),
+    Code.PROXY_UNREACHABLE: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "the proxy {proxy} can't be used: {detail}",
+        "the proxy or the network is down, or host or port under [proxy] in /etc/claimd is wrong",
+        "check host and port under [proxy] with `claimd config show`, and the network; claimd tries again",
+    ),
+    Code.PROXY_REFUSED: Explanation(
+        Kind.RETRY,
+        Exit.RETRY,
+        "the proxy {proxy} does not let this device through: {detail}",
+        "username or password_file under [proxy] in /etc/claimd is wrong, or the proxy forbids this way",
+        "correct them, or ask for CONNECT to the endpoint on port 8883 or 443 to be allowed; claimd tries"
+        " again",
+    ),
     Code.TLS_UNTRUSTED_CA: Explanation(
         # A captive portal goes away by itself, and nothing was sent: trying again is free.
         Kind.RETRY,

@@ -70,6 +70,8 @@ class Code(str, Enum):
     DNS_FAILED = "dns-failed"
     CONNECTION_REFUSED = "connection-refused"
     ENDPOINT_UNREACHABLE = "endpoint-unreachable"
+    PROXY_UNREACHABLE = "proxy-unreachable"
+    PROXY_REFUSED = "proxy-refused"
     TLS_UNTRUSTED_CA = "tls-untrusted-ca"
     TLS_WRONG_HOST = "tls-wrong-host"
     TLS_SERVER_CERTIFICATE_TIME = "tls-server-certificate-time"

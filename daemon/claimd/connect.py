@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 # the start of Python included; with a right one that is far away it costs a second TLS handshake.
 DIAGNOSE_AFTER_SECONDS = 0.5
 # The next port is tried only when this one leads nowhere.
-PORT_TROUBLES = frozenset({Code.CONNECTION_REFUSED, Code.ENDPOINT_UNREACHABLE, Code.TLS_NO_ANSWER})
+PORT_TROUBLES = frozenset(
+    # Many a proxy lets nobody through but to 443.
+    {Code.CONNECTION_REFUSED, Code.ENDPOINT_UNREACHABLE, Code.TLS_NO_ANSWER, Code.PROXY_REFUSED}
+)
 
 # CONNACK reason codes of MQTT 5, section 3.2.2.2: bad user name or password, not authorized, banned.
 _UNWELCOME = frozenset({0x86, 0x87, 0x8A})

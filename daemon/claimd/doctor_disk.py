@@ -8,14 +8,13 @@ import grp
 import json
 import os
 import pwd
-import socket
 import ssl
 import stat
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from . import sweep
+from . import preflight, sweep
 from .durable import Disk
 from .inquiry import Check, Found, failed, ok, skipped, warning
 from .listing import ASIDE_PREFIX
@@ -246,7 +245,7 @@ def _connects(patient: Patient) -> Found:
         context.set_alpn_protocols(["x-amzn-mqtt-ca"])
     try:
         with (
-            socket.create_connection((host, port), 4) as tcp,
+            preflight.connection(host, port, patient.way, 4) as tcp,
             context.wrap_socket(tcp, server_hostname=host) as secure,
         ):
             secure.settimeout(0.5)

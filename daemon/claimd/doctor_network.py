@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 
 from . import endpoint, preflight
+from .errors import ClaimdError
 from .inquiry import Check, Found, failed, of_problem, ok, skipped, warning
 from .model import spoken
 from .ready import EARLIEST
@@ -49,9 +50,9 @@ def _ntp(patient: Patient) -> Found:
 
 
 def _dns(patient: Patient) -> Found:
-    host = patient.configured.config.endpoint
+    host, port = patient.near  # behind a proxy it is the proxy that looks the endpoint up
     began = time.monotonic()
-    found = preflight.addresses(host, patient.configured.config.ports[0])
+    found = preflight.addresses(host, port)
     took = time.monotonic() - began
     if not found:
         command = f"getent hosts {host}"
@@ -79,12 +80,27 @@ def _route(patient: Patient) -> Found:
 def _tcp(patient: Patient, port: int) -> Found:
     if port not in patient.configured.config.ports:
         return skipped(f"port = {patient.configured.config.port} in the configuration")
+    if patient.way is not None:
+        return _tunnel(patient, port)
     tried = [(address[0], _connect(family, address, port)) for family, address in patient.addresses]
     good = [host for host, why in tried if not why]
     if good:
         patient.port = patient.port or port
         return ok(f"{good[0]} accepts connections on port {port}")
     return _closed(patient, port, "; ".join(f"{host}: {why}" for host, why in tried))
+
+
+def _tunnel(patient: Patient, port: int) -> Found:
+    assert patient.way is not None
+    host = patient.configured.config.endpoint
+    try:
+        preflight.connection(host, port, patient.way, CONNECT_SECONDS).close()
+    except ClaimdError as error:
+        others = [p for p in patient.configured.config.ports if p != port]
+        found = of_problem(error.problem)
+        return warning(found.evidence, f"{found.remedy}; one of the ports is enough") if others else found
+    patient.port = patient.port or port
+    return ok(f"the proxy {patient.way.place} lets through to {host} port {port}")
 
 
 def _closed(patient: Patient, port: int, text: str) -> Found:
@@ -111,6 +127,8 @@ def _reachable(patient: Patient) -> Found:
             _tcp(patient, port)
     if patient.port:
         return ok(f"port {patient.port}")
+    if patient.way is not None:
+        return failed("the proxy does not let through to the endpoint", "see network-port and network-443")
     ports = " and ".join(str(port) for port in patient.configured.config.ports)
     host = patient.configured.config.endpoint
     return failed(f"{host} can't be reached on port {ports}", f"ask for TCP {ports} to {host} to be opened")
@@ -134,7 +152,7 @@ def _ipv6(patient: Patient) -> Found:
     if not six:
         return ok("the endpoint has no IPv6 address here")
     for family, address in six:
-        why = _connect(family, address, patient.port)
+        why = _connect(family, address, patient.port if patient.way is None else patient.way.port)
         if why.startswith("no answer"):
             return warning(
                 f"{address[0]} gives no answer: every connection by IPv6 loses seconds",
@@ -147,9 +165,16 @@ def _ipv6(patient: Patient) -> Found:
 
 def _proxy(patient: Patient) -> Found:
     named = [n for n in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy") if os.environ.get(n)]
-    chosen = getattr(patient.configured.config, "proxy", None)
-    if chosen:
-        return ok("a proxy is configured")
+    settings = patient.configured.config.proxy
+    if settings.host:
+        way = patient.way
+        assert way is not None
+        if settings.password_file:
+            mode = os.stat(patient.layout.under(settings.password_file)).st_mode
+            if mode & 0o007:
+                command = f"sudo chmod 0640 {settings.password_file}"
+                return warning("everybody can read its password", f"run {command}", command)
+        return ok(f"{way.place} is configured" + (f", as {way.username}" if way.username else ""))
     if named:
         return warning(
             f"{', '.join(named)} is set for you; claimd does not use the environment's proxy",
@@ -163,7 +188,7 @@ def _handshake(patient: Patient, context: ssl.SSLContext) -> ssl.SSLSocket:
     host = patient.configured.config.endpoint
     if patient.port == endpoint.ALPN_PORT:
         context.set_alpn_protocols([endpoint.ALPN_PROTOCOL])
-    tcp = socket.create_connection((host, patient.port), CONNECT_SECONDS * 2)
+    tcp = preflight.connection(host, patient.port, patient.way, CONNECT_SECONDS * 2)
     return context.wrap_socket(tcp, server_hostname=host)
 
 
@@ -177,7 +202,7 @@ def _context(roots: bytes) -> ssl.SSLContext:
 def _chain(patient: Patient) -> Found:
     host, port = patient.configured.config.endpoint, patient.port
     alpn = endpoint.ALPN_PROTOCOL if port == endpoint.ALPN_PORT else None
-    found = preflight.diagnose(host, port, patient.roots, alpn)
+    found = preflight.diagnose(host, port, patient.roots, alpn, patient.way)
     if found is not None:
         return of_problem(found)
     with _handshake(patient, _context(patient.roots)) as secure:
@@ -219,10 +244,10 @@ def _interception(patient: Patient) -> Found:
         issuer = x509.load_der_x509_certificate(der).issuer.rfc4514_string()
     except (ssl.SSLError, ValueError):
         return skipped("no TLS server certificate to look at")
-    trouble = preflight.diagnose(patient.configured.config.endpoint, patient.port, patient.roots, None)
+    host = patient.configured.config.endpoint
+    trouble = preflight.diagnose(host, patient.port, patient.roots, None, patient.way)
     if trouble is None or trouble.code.value != "tls-untrusted-ca":
         return ok(f"the certificate comes from {issuer}")
-    host = patient.configured.config.endpoint
     return failed(
         f"the certificate comes from {issuer}, which ca-bundle does not vouch for",
         f"have {host} exempted where a proxy opens TLS; set ca_file if it is the server's own root",
@@ -232,6 +257,8 @@ def _interception(patient: Patient) -> Found:
 def _offset(patient: Patient) -> Found:
     """AWS's HTTPS side says the time without credentials; else the certificate's own span is a hint."""
     host = patient.configured.config.endpoint
+    if patient.way is not None:
+        return _span(patient)
     connection = http.client.HTTPSConnection(
         host, 443, timeout=CONNECT_SECONDS, context=_context(patient.roots)
     )
@@ -267,9 +294,7 @@ CHECKS: tuple[Check[Patient], ...] = (
     Check("network-443", "TCP 443, for MQTT by ALPN", _port_443, ("network-route",)),
     Check("network-reach", "one of the ports is open", _reachable, ("network-route",)),
     Check("network-ipv6", "no IPv6 address swallows connections", _ipv6, ("network-reach",)),
-    Check(
-        "network-proxy", "no proxy in the environment that claimd would not use", _proxy, ("config-parse",)
-    ),
+    Check("network-proxy", "the proxy is the configured one, or there is none", _proxy, ("config-parse",)),
     Check("tls-interception", "nobody opens TLS on the way", _interception, _TLS),
     Check("tls-chain", "the server is one that ca-bundle vouches for", _chain, _TLS),
     Check("tls-host", "its certificate is for the endpoint's name", _host_name, ("tls-chain",)),

@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from . import attempt as table
-from . import config, facts, forget, generations, news, origin, system
+from . import config, facts, forget, generations, news, origin, proxy, system
 from .answering import Answers
 from .attempt import Record
 from .connect import InterruptedPassError
@@ -99,6 +99,14 @@ class ConfigurationFiles:
 
     def roots(self) -> bytes:
         return config.root_certificates(self.loaded().config, self._layout)
+
+    def proxy(self) -> proxy.Proxy | None:
+        """None also with a broken configuration: a registered identity is proved without it if it can be."""
+        try:
+            settings = self.loaded().config.proxy
+        except ClaimdError:
+            return None
+        return proxy.read(settings, self._layout)
 
     def grace_seconds(self) -> float:
         try:
@@ -248,7 +256,7 @@ def _say_whether_ready(request: Request, result: Result, publisher: _Publisher, 
     layout, found = request.layout, result.problem
     if found is None:
         before = entries(layout.drop_directory)
-        diagnose = ready.diagnose_port if outside.transport is None else outside.transport(1.0).diagnose
+        diagnose = None if outside.transport is None else outside.transport(1.0).diagnose
         came, found = ready.trouble_unless(
             lambda: request.stopping() or entries(layout.drop_directory) != before,
             lambda: ready.trouble(layout, request.config_file, outside.now(), diagnose),
@@ -307,7 +315,7 @@ def _world(request: Request, store: Store, configuration: ConfigurationFiles, ou
             raise RuntimeError("the capability was not given up before the network")
         from .mqtt import CrtTransport
 
-        return CrtTransport(connect_seconds, request.stopping)
+        return CrtTransport(connect_seconds, request.stopping, configuration.proxy())
 
     return World(
         store=store,

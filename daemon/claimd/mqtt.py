@@ -28,7 +28,10 @@ from .fleet import MAX_PAYLOAD_BYTES, Credentials, LinkError, Topics, Trouble
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from awscrt import http
+
     from .model import Secret
+    from .proxy import Proxy
 
 KEEP_ALIVE_SECONDS = 30  # the service's minimum; a pass is over sooner
 # A blackholed address must not eat a five-minute claim.
@@ -57,15 +60,20 @@ _UNREACHABLE_ERRORS = frozenset(
         "AWS_IO_TLS_NEGOTIATION_TIMEOUT",
     }
 )
+# The CRT speaks HTTP with a proxy alone.
+_PROXY_ERRORS = "AWS_ERROR_HTTP_"
 _CONNACK_TIMEOUT = "AWS_ERROR_MQTT5_CONNACK_TIMEOUT"
 
 
 class CrtTransport:
     """Opens links through one event-loop thread, made with the first link and kept for the pass."""
 
-    def __init__(self, connect_seconds: float, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, connect_seconds: float, stopping: Callable[[], bool], proxy: Proxy | None = None
+    ) -> None:
         self._connect_seconds = connect_seconds
         self._stopping = stopping
+        self._proxy = proxy
         self._bootstrap: io.ClientBootstrap | None = None
 
     def open(
@@ -83,11 +91,12 @@ class CrtTransport:
             self._connect_seconds,
             self._stopping,
             as_guest=as_guest,
+            proxy=self._proxy,
         )
 
     def diagnose(self, host: str, port: int, roots: bytes) -> Problem | None:
         alpn = ALPN_PROTOCOL if port == ALPN_PORT else None
-        return preflight.diagnose(host, port, roots, alpn)
+        return preflight.diagnose(host, port, roots, alpn, self._proxy)
 
 
 class CrtLink:
@@ -104,6 +113,7 @@ class CrtLink:
         stopping: Callable[[], bool],
         *,
         as_guest: bool = False,
+        proxy: Proxy | None = None,
     ) -> None:
         self._stopping = stopping
         self._as_guest = as_guest
@@ -119,6 +129,7 @@ class CrtLink:
             bootstrap=bootstrap,
             socket_options=_socket_options(),
             tls_ctx=_tls_context(credentials, port),
+            http_proxy_options=None if proxy is None else _proxy_options(proxy),
             connect_options=mqtt5.ConnectPacket(
                 client_id=client_id,
                 keep_alive_interval_sec=KEEP_ALIVE_SECONDS,
@@ -288,7 +299,7 @@ def _connect_failure(data: mqtt5.LifecycleConnectFailureData) -> LinkError:
         code = int(packet.reason_code)
         return LinkError(Trouble.REFUSED, f"CONNACK {code:#04x}{_reason(packet)}", code=code)
     name = _name(data.exception)
-    if name in _UNREACHABLE_ERRORS:
+    if name in _UNREACHABLE_ERRORS or name.startswith(_PROXY_ERRORS):
         return LinkError(Trouble.UNREACHABLE, name)
     if name == _CONNACK_TIMEOUT:
         return LinkError(Trouble.NO_ANSWER, name)
@@ -309,6 +320,22 @@ def _socket_options() -> io.SocketOptions:
     options = io.SocketOptions()
     options.connect_timeout_ms = TCP_CONNECT_MILLISECONDS
     return options
+
+
+def _proxy_options(proxy: Proxy) -> http.HttpProxyOptions:
+    """The CRT keeps the password as long as its client; this process ends with the pass."""
+    from awscrt import http  # only behind a proxy
+
+    password = None if proxy.password is None else proxy.password.reveal().decode()
+    basic = http.HttpProxyAuthenticationType.Basic if proxy.username else None
+    return http.HttpProxyOptions(
+        proxy.host,
+        proxy.port,
+        auth_type=basic or http.HttpProxyAuthenticationType.Nothing,
+        auth_username=proxy.username or None,
+        auth_password=password or ("" if proxy.username else None),
+        connection_type=http.HttpProxyConnectionType.Tunneling,
+    )
 
 
 def _tls_context(credentials: Credentials, port: int) -> io.ClientTlsContext:

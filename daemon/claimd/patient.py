@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from . import proxy
+
 if TYPE_CHECKING:
     from .config import Loaded
     from .model import Layout
+    from .proxy import Proxy
     from .store import Identity
 
 # A manager or a tool that hangs is itself a finding.
@@ -35,6 +38,17 @@ class Patient:
     def configured(self) -> Loaded:
         assert self.loaded is not None, "the check needs config-parse"
         return self.loaded
+
+    @property
+    def way(self) -> Proxy | None:
+        """Raises ClaimdError when its password can't be read."""
+        return proxy.read(self.configured.config.proxy, self.layout)
+
+    @property
+    def near(self) -> tuple[str, int]:
+        """Where a connection goes to first: the proxy, or the endpoint itself."""
+        c = self.configured.config
+        return (c.proxy.host, c.proxy.port) if c.proxy.host else (c.endpoint, c.ports[0])
 
     @property
     def is_machine(self) -> bool:

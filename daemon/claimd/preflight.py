@@ -12,11 +12,16 @@ import socket
 import ssl
 import threading
 import time
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .errors import Code, Problem, problem
+from .errors import ClaimdError, Code, Problem, problem
 from .model import spoken
+from .proxy import tunnel, unreachable
+
+if TYPE_CHECKING:
+    from .proxy import Proxy
 
 DNS_SECONDS = 4.0
 # Blackholed addresses (IPv6 above all) are common, and a name can have several.
@@ -33,13 +38,17 @@ _DISAGREES = ("PROTOCOL_VERSION", "NO_APPLICATION_PROTOCOL", "UNRECOGNIZED_NAME"
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 
 
-def diagnose(host: str, port: int, roots: bytes, alpn: str | None) -> Problem | None:
+def diagnose(
+    host: str, port: int, roots: bytes, alpn: str | None, proxy: Proxy | None = None
+) -> Problem | None:
     """What is wrong on the way to host:port, or None when a TLS server is there that `roots` vouch for.
 
-    Takes TOTAL_SECONDS at most. `roots`: PEM.
+    Takes TOTAL_SECONDS at most. `roots`: PEM. Behind a proxy it is the proxy that looks names up.
     """
-    found_addresses = addresses(host, port)
+    found_addresses = addresses(host, port) if proxy is None else addresses(proxy.host, proxy.port)
     if not found_addresses:
+        if proxy is not None:
+            return unreachable(proxy, "its name can't be resolved")
         return problem(Code.DNS_FAILED, endpoint=host)
     deadline = time.monotonic() + TOTAL_SECONDS
     found: Problem | None = None
@@ -47,13 +56,41 @@ def diagnose(host: str, port: int, roots: bytes, alpn: str | None) -> Problem | 
         left = deadline - time.monotonic()
         if left <= 0:
             break
-        trouble = _try_address(family, address, host, port, roots, alpn, min(left, ADDRESS_SECONDS))
+        way = _Way(host, port, proxy, min(left, ADDRESS_SECONDS))
+        trouble = _try_address(family, address, way, roots, alpn)
         if trouble is None:
             return None
         # One address that answers tells more than another that is dead.
-        if found is None or found.code is Code.ENDPOINT_UNREACHABLE:
+        if found is None or found.code in _DEAD:
             found = trouble
     return found
+
+
+def connection(host: str, port: int, proxy: Proxy | None, seconds: float) -> socket.socket:
+    """To host:port, through the proxy where there is one. Raises OSError; ClaimdError for the proxy's no."""
+    if proxy is None:
+        return socket.create_connection((host, port), seconds)
+    try:
+        tcp = socket.create_connection((proxy.host, proxy.port), seconds)
+    except OSError as error:
+        raise ClaimdError(unreachable(proxy, error.strerror or "no answer")) from error
+    found = tunnel(tcp, proxy, host, port, seconds)
+    if found is not None:
+        tcp.close()
+        raise ClaimdError(found)
+    tcp.settimeout(seconds)
+    return tcp
+
+
+_DEAD = frozenset({Code.ENDPOINT_UNREACHABLE, Code.PROXY_UNREACHABLE})
+
+
+@dataclass(frozen=True)
+class _Way:
+    host: str
+    port: int
+    proxy: Proxy | None
+    seconds: float
 
 
 _Address = tuple[socket.AddressFamily, Any]
@@ -78,23 +115,25 @@ def addresses(host: str, port: int) -> list[_Address]:
 
 
 def _try_address(
-    family: socket.AddressFamily,
-    address: Any,
-    host: str,
-    port: int,
-    roots: bytes,
-    alpn: str | None,
-    seconds: float,
+    family: socket.AddressFamily, address: Any, way: _Way, roots: bytes, alpn: str | None
 ) -> Problem | None:
+    host, port = way.host, way.port
     with socket.socket(family, socket.SOCK_STREAM) as tcp:
-        tcp.settimeout(seconds)
+        tcp.settimeout(way.seconds)
         try:
             tcp.connect(address)
-        except ConnectionRefusedError:
-            return problem(Code.CONNECTION_REFUSED, endpoint=host, port=port)
         except OSError as error:
             why = "no answer" if isinstance(error, TimeoutError) else (error.strerror or "no connection")
+            if way.proxy is not None:
+                return unreachable(way.proxy, why)
+            if isinstance(error, ConnectionRefusedError):
+                return problem(Code.CONNECTION_REFUSED, endpoint=host, port=port)
             return problem(Code.ENDPOINT_UNREACHABLE, endpoint=host, port=port, detail=why)
+        if way.proxy is not None:
+            found = tunnel(tcp, way.proxy, host, port, way.seconds)
+            if found is not None:
+                return found
+            tcp.settimeout(way.seconds)
         return _handshake(tcp, host, port, roots, alpn)
 
 

@@ -10,7 +10,7 @@ import threading
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from . import config, endpoint, facts, preflight
+from . import config, endpoint, facts, preflight, proxy
 from .connect import PORT_TROUBLES
 from .errors import ClaimdError, Code, Problem, problem
 from .model import spoken
@@ -24,17 +24,11 @@ if TYPE_CHECKING:
 EARLIEST = datetime(2025, 1, 1, tzinfo=timezone.utc)
 
 
-def diagnose_port(host: str, port: int, roots: bytes) -> Problem | None:
-    return preflight.diagnose(
-        host, port, roots, endpoint.ALPN_PROTOCOL if port == endpoint.ALPN_PORT else None
-    )
-
-
 def trouble(
     layout: Layout,
     config_file: str | None,
     now: datetime,
-    diagnose: Callable[[str, int, bytes], Problem | None] = diagnose_port,
+    diagnose: Callable[[str, int, bytes], Problem | None] | None = None,
 ) -> Problem | None:
     """What a claim would fail of, or None. Takes some seconds where the network is silent."""
     if now < EARLIEST:
@@ -43,11 +37,16 @@ def trouble(
         loaded = config.load(layout, config_file)
         facts.resolve_parameters(loaded.config, layout)
         roots = config.root_certificates(loaded.config, layout)
+        way = proxy.read(loaded.config.proxy, layout)
     except ClaimdError as error:
         return error.problem
     found: Problem | None = None
     for port in loaded.config.ports:
-        this = diagnose(loaded.config.endpoint, port, roots)
+        if diagnose is not None:
+            this = diagnose(loaded.config.endpoint, port, roots)
+        else:
+            alpn = endpoint.ALPN_PROTOCOL if port == endpoint.ALPN_PORT else None
+            this = preflight.diagnose(loaded.config.endpoint, port, roots, alpn, way)
         if this is None:
             return None
         found = found or this

@@ -30,6 +30,9 @@ MAX_CLIENT_ID_BYTES = 128
 _TEMPLATE_NAME = re.compile(r"[0-9A-Za-z_-]{1,36}")
 _TEMPLATE_ARN = re.compile(r"arn:[^/]*:provisioningtemplate/([0-9A-Za-z_-]{1,36})")
 
+# A name or an IPv4 address, or an IPv6 address without brackets.
+_PROXY_HOST = re.compile(r"[0-9A-Za-z]([0-9A-Za-z.-]{0,252}[0-9A-Za-z])?|[0-9A-Fa-f:.]{2,45}")
+
 # Both ways of AWS IoT Core, in the order in which they are tried: MQTT, then MQTT by ALPN.
 AUTO_PORTS = (8883, 443)
 
@@ -152,6 +155,35 @@ class DropSettings(_Table):
     )
 
 
+class ProxySettings(_Table):
+    host: str = Field(default="", description="a host name or an address in quotes")
+    port: int = Field(default=3128, ge=1, le=65535, description="a number, 1 to 65535")
+    username: str = Field(default="", description="text in quotes")
+    password_file: str = Field(default="", description="an absolute path in quotes")
+
+    @field_validator("host")
+    @classmethod
+    def _is_a_host(cls, host: str) -> str:
+        if host and not _PROXY_HOST.fullmatch(host):
+            raise ValueError("takes a host name or an address alone, without http:// and without a port")
+        return host
+
+    @field_validator("username")
+    @classmethod
+    def _is_a_user_name(cls, name: str) -> str:
+        # RFC 7617, section 2: a colon would begin the password.
+        if not name.isprintable() or ":" in name:
+            raise ValueError("takes a user name without a colon; the password stands in password_file")
+        return name
+
+    @field_validator("password_file")
+    @classmethod
+    def _is_an_absolute_path(cls, path: str) -> str:
+        if path and (not path.startswith("/") or not path.isprintable()):
+            raise ValueError("takes an absolute path in quotes")
+        return path
+
+
 class Config(_Table):
     endpoint: str = Field(description="a host name in quotes")
     port: int | str = Field(default="auto", description='"auto" or a number, 1 to 65535')
@@ -165,6 +197,7 @@ class Config(_Table):
     verify: Verify = Field(default=Verify(), description="a table: [verify]")
     drop: DropSettings = Field(default=DropSettings(), description="a table: [drop]")
     retention: RetentionSettings = Field(default=RetentionSettings(), description="a table: [retention]")
+    proxy: ProxySettings = Field(default=ProxySettings(), description="a table: [proxy]")
     timeouts: Timeouts = Field(default=Timeouts(), description="a table: [timeouts]")
 
     @field_validator("endpoint")
@@ -206,4 +239,6 @@ def warnings(config: Config) -> list[str]:
                 f"{key}: with one client id for all devices only one of them stays connected;"
                 f' the default is "{usual}"'
             )
+    if config.proxy.password_file and not config.proxy.username:
+        found.append("proxy.password_file: is not used without proxy.username")
     return found
