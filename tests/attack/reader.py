@@ -21,7 +21,8 @@ from claimd.durable import Disk
 from premises import DROP
 
 # What a secret holds, and what a file holds that its dropper may show.
-CANARY = b"CANARY-THE-DAEMON-NEVER-SHOWS-THIS"
+# Written backwards: it is searched for below /tmp, where these files themselves may lie.
+CANARY = bytes(reversed(b"SIHT-SWOHS-REVEN-NOMEAD-EHT-YRANAC"))
 HONEST = b"-----honest-----\n"
 # A look that hangs (a FIFO, a device) never comes back by itself.
 HANGS_SECONDS = 60
