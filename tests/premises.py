@@ -234,6 +234,17 @@ class Premises:
         self.sandbox.stop()
 
 
+def _is_private(place: str) -> bool:
+    """Whether a directory of these premises can lie over it: not over what the tests themselves run from."""
+    return not any(str(tree).startswith(f"{place}/") for tree in (REPOSITORY, sys.prefix, sys.base_prefix))
+
+
+def written() -> tuple[Path, ...]:
+    """Where the daemon and its users write, and nobody from outside."""
+    places = ("/var/spool/claimd", "/var/lib/claimd", "/run/claimd", "/tmp")
+    return tuple(Path(place) for place in places if place != "/tmp" or _is_private(place))
+
+
 def _furnish(directory: Path) -> None:
     for name in ("etc", "work", "home", "tmp", "lib", "spool"):
         (directory / name).mkdir()
@@ -243,7 +254,7 @@ def _furnish(directory: Path) -> None:
     for tree in (REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)):
         _open_the_way(tree)
     for name, place in (("home", "/home"), ("lib", "/var/lib"), ("spool", "/var/spool"), ("tmp", "/tmp")):
-        if not any(str(tree).startswith(f"{place}/") for tree in (REPOSITORY, sys.prefix, sys.base_prefix)):
+        if _is_private(place):
             must("mount", "--bind", directory / name, place)
     must("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
     must("ip", "link", "set", "lo", "up")

@@ -27,7 +27,7 @@ from claimd.pem import MAX_FILE_BYTES
 from claimd_sandbox.registry import Status
 from disfigure import ENCODINGS
 from material import DEVICE_NOT_AFTER, pair
-from premises import DROP, REPOSITORY, RESULT, Premises, must, run, wait_for
+from premises import DROP, REPOSITORY, RESULT, Premises, must, run, wait_for, written
 
 # Watcher and worker together may take what the unit grants them (MemoryMax=).
 MAX_MEMORY_KIB = 192 * 1024
@@ -288,9 +288,11 @@ def _complaints(machine: Premises, watched: Watched) -> list[str]:
             wrong.append(f"{place} holds a raw control character: {_RAW.search(data)}")
         if len(data) > MAX_STATUS_BYTES and place != "journal":
             wrong.append(f"{place} has {len(data):,} bytes")
-    for place in ("/var/lib/claimd", "/run/claimd", "/tmp"):
-        if run("grep", "-rlaF", CANARY.decode(), place).returncode == 0:
-            wrong.append(f"a secret lies below {place}")
+    for directory in written():
+        if directory == DROP.parent:
+            continue  # the attackers' own
+        if run("grep", "-rlaF", CANARY.decode(), directory).returncode == 0:
+            wrong.append(f"a secret lies below {directory}")
     results = len(os.listdir(RESULT))
     if results > MAX_RESULTS:
         wrong.append(f"{results} answers in the result directory")

@@ -18,7 +18,7 @@ import premises
 from claimd_sandbox.registry import Status
 from disfigure import ENCODINGS, RENDERINGS, Answer
 from habits.clients import CLIENTS, NEEDED_TOOLS, OPTIONAL, TECHNICIAN, Errand
-from premises import DROP, Premises, Sshd, wait_for
+from premises import DROP, Premises, Sshd, wait_for, written
 
 Files = Mapping[str, bytes]
 # So many drops in a row never wait.
@@ -124,12 +124,11 @@ class Habits:
         body = answer.private_key.splitlines()[1:-1]
         der = base64.b64decode("".join(body))
         needles = (body[1].encode(), der[40:80])
-        places = (Path("/var/spool/claimd"), Path("/var/lib/claimd"), Path("/run/claimd"), Path("/tmp"))
 
         def found() -> list[str]:
             return [
                 f"{path}"
-                for place in places
+                for place in written()
                 for path in place.rglob("*")
                 if path.is_file() and not path.is_symlink() and _holds(path, needles)
             ]
