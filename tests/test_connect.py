@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 import pytest
 
 from claimd import fleet
-from claimd.connect import CredentialsRefusedError, Dialer, InterruptedPassError, Line, RejectedError
+from claimd.connect import (
+    ADDRESSES_TRIED,
+    CredentialsRefusedError,
+    Dialer,
+    InterruptedPassError,
+    Line,
+    RejectedError,
+)
 from claimd.errors import ClaimdError, Code, Problem, problem
 from claimd.fleet import Credentials, Exchange, LinkError, Topics, Trouble
 from claimd.model import Secret, Target
@@ -145,9 +152,28 @@ class TestConnecting:
         ],
     )
     def test_any_other_trouble_has_its_name(self, trouble: Trouble, code: Code) -> None:
+        links = [FakeLink(failure=LinkError(trouble, "d")) for _ in range(ADDRESSES_TRIED)]
         with pytest.raises(ClaimdError) as caught:
-            connect(FakeTransport([FakeLink(failure=LinkError(trouble, "d"))]))
+            connect(FakeTransport(links))
         assert caught.value.problem.code is code
+
+    def test_a_dead_address_of_a_name_that_has_others(self) -> None:
+        """The SDK found no way, the look found one: the SDK is asked again, and takes the next address."""
+        dead = FakeLink(failure=LinkError(Trouble.UNREACHABLE, "1048"))
+        transport = FakeTransport([dead, FakeLink()])
+        assert connect(transport, 8883, 443) is transport.links[1]
+        assert [port for port, _ in transport.opened] == [8883, 8883]
+        assert dead.closed == 1
+
+    def test_so_many_dead_addresses_and_no_more(self) -> None:
+        failure = LinkError(Trouble.UNREACHABLE, "1048")
+        transport = FakeTransport([FakeLink(failure=failure) for _ in range(9)])
+        with pytest.raises(ClaimdError) as caught:
+            connect(transport)
+        assert caught.value.problem.code is Code.ENDPOINT_UNREACHABLE
+        assert [link.closed for link in transport.links] == [1] * ADDRESSES_TRIED + [0] * (
+            9 - ADDRESSES_TRIED
+        )
 
 
 class TestPorts:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 # milliseconds what the SDK keeps to itself for 10 to 28 s. With a wrong server a person knows within 2 s,
 # the start of Python included; with a right one that is far away it costs a second TLS handshake.
 DIAGNOSE_AFTER_SECONDS = 0.5
+# The SDK races one IPv4 and one IPv6 address of a name, and takes the next ones when it is asked again in
+# the same process (measured with awscrt 0.36.1). So a name with some dead addresses costs 4 s for each
+# of these tries at most, and not the pass: the next pass would begin with the same address.
+ADDRESSES_TRIED = 3
 # The next port is tried only when this one leads nowhere.
 PORT_TROUBLES = frozenset(
     # Many a proxy lets nobody through but to 443.
@@ -44,6 +48,10 @@ class CredentialsRefusedError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.unwelcome = unwelcome
+
+
+class DeadAddressError(ClaimdError):
+    """The SDK found no way to the endpoint, and there is one: by another of the name's addresses."""
 
 
 class RejectedError(ClaimdError):
@@ -137,6 +145,16 @@ class Dialer:
     def _connect_port(
         self, target: Target, port: int, client_id: str, credentials: Credentials, as_guest: bool
     ) -> Link:
+        for _ in range(ADDRESSES_TRIED - 1):
+            try:
+                return self._connect_address(target, port, client_id, credentials, as_guest)
+            except DeadAddressError:
+                continue  # it came to no CONNECT: nothing has to be waited for
+        return self._connect_address(target, port, client_id, credentials, as_guest)
+
+    def _connect_address(
+        self, target: Target, port: int, client_id: str, credentials: Credentials, as_guest: bool
+    ) -> Link:
         link = self._transport.open(target.endpoint, port, client_id, credentials, as_guest=as_guest)
         try:
             if link.wait_connected(DIAGNOSE_AFTER_SECONDS):
@@ -163,6 +181,8 @@ class Dialer:
             return ClaimdError(found)
         if error.trouble is Trouble.REFUSED:
             return CredentialsRefusedError("the server hung up on this certificate", unwelcome=True)
+        if error.trouble is Trouble.UNREACHABLE:
+            return DeadAddressError(_problem(error, "connecting", target, self._connect_seconds))
         return ClaimdError(_problem(error, "connecting", target, self._connect_seconds))
 
 
