@@ -185,6 +185,13 @@ class TestPorts:
         assert connect(transport, 8883, 443) is transport.links[1]
         assert [port for port, _ in transport.opened] == [8883, 443]
 
+    def test_a_proxy_that_leads_to_web_servers_alone(self) -> None:
+        refused = problem(Code.PROXY_REFUSED, proxy="p:3128", detail="for e.example:8883 it answers 403")
+        transport = FakeTransport(
+            [self.failing(), FakeLink()], lambda port: refused if port == 8883 else None
+        )
+        assert connect(transport, 8883, 443) is transport.links[1]
+
     def test_both_lead_nowhere(self) -> None:
         """The first one's trouble is told: it is the one that should be open."""
         transport = FakeTransport(

@@ -38,7 +38,7 @@ class Proxy:
 
     @property
     def place(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def read(settings: ProxySettings, layout: Layout) -> Proxy | None:
