@@ -185,7 +185,7 @@ def _identity(identity: Mapping[str, Any]) -> list[str]:
 
 def _explained(found: Problem) -> list[str]:
     return [
-        *wrapped(found.happened[:1].upper() + found.happened[1:] + "."),
+        *wrapped(found.sentence),
         *labelled("likely cause", found.cause, width=_WIDTH),
         *labelled("what to do", found.remedy, width=_WIDTH, commands=found.commands),
         *labelled("code", found.code.value, width=_WIDTH),

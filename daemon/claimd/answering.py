@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 # The last claims of the ledger are followed; an older one has its last answer.
 CLAIMS_FOLLOWED = 8
+_DESTROYED_AT_ONCE = frozenset({Code.CLAIM_EXPIRED, Code.CLAIM_ALREADY_TAKEN_IN})
 
 
 class Answers:
@@ -78,11 +79,19 @@ class Answers:
     def _latest(self, intake: Intake, answers: Mapping[str, list[str]], scene: Scene) -> list[str] | None:
         if intake.kept:
             return answer.of_claim(self._taken(intake.kept[-1].fingerprint), scene)
+        # Gone in this very pass: newer than what still lies there. Anything else destroyed had its time.
+        at_once = {
+            name: found for name, found in intake.destroyed.items() if found.code in _DESTROYED_AT_ONCE
+        }
+        if at_once:
+            return self._latest_of_destroyed(at_once, answers, scene)
         if intake.problems:
             told = [name for name in intake.problems if name in answers]
-            return answers[min(told, key=lambda name: (answers[name][0] != "WAITING", name))]
+            return answers[
+                min(told, key=lambda name: (answers[name][0] != "WAITING", -self._seen(name), name))
+            ]
         if intake.destroyed:
-            return self._latest_of_destroyed(intake, answers, scene)
+            return self._latest_of_destroyed(intake.destroyed, answers, scene)
         attempt = scene.record.attempt
         if attempt is not None and attempt.claim is not None and attempt.state not in table.ENDED:
             unknown = Taken(attempt.claim.fingerprint, "", (), spoken(attempt.claim.not_after))
@@ -93,9 +102,13 @@ class Answers:
         return answer.of_claim(done[-1], scene) if done else answer.of_identity(scene.identity)
 
     def _latest_of_destroyed(
-        self, intake: Intake, answers: Mapping[str, list[str]], scene: Scene
-    ) -> list[str]:
-        name, found = next(iter(intake.destroyed.items()))
+        self, destroyed: Mapping[str, Problem], answers: Mapping[str, list[str]], scene: Scene
+    ) -> list[str] | None:
+        told = [name for name in destroyed if name in answers]
+        if not told:
+            return None  # a flood: not everything is answered to
+        name = told[0]
+        found = destroyed[name]
         if found.code is not Code.CLAIM_ALREADY_TAKEN_IN:
             return answers[name]
         # How far the claim has come says more than that its copy was not needed; both are said.
@@ -107,6 +120,11 @@ class Answers:
     def _taken(self, fingerprint: str, otherwise: Taken | None = None) -> Taken:
         found = [each for each in self._ledger.taken if each.fingerprint == fingerprint]
         return found[0] if found else otherwise or Taken(fingerprint, "", (), "")
+
+    def _seen(self, name: str) -> float:
+        """When it was first seen as it is now; what can't be remembered counts as old."""
+        seen = self._ledger.seen.get(place(name))
+        return 0.0 if seen is None else seen.at
 
     def _left(self, name: str) -> float | None:
         seen = self._ledger.seen.get(place(name))

@@ -64,6 +64,14 @@ class Problem:
         return _filled(self.explanation.happened, self.fields)
 
     @property
+    def sentence(self) -> str:
+        """`happened` as a sentence of its own; a file or host that it begins with keeps its name."""
+        said = self.happened
+        if not any(value and said.startswith(value) for value in self.fields.values()):
+            said = said[:1].upper() + said[1:]
+        return said + "."
+
+    @property
     def cause(self) -> str:
         return _filled(self.explanation.cause, self.fields)
 

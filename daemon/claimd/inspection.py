@@ -126,7 +126,7 @@ def lines(found: Inspection, now: datetime) -> list[str]:
     for claim, names in found.claims:
         said += _claim(claim, names, now)
     for each in found.problems.values():
-        said += ["", *wrapped(each.happened[:1].upper() + each.happened[1:] + ".")]
+        said += ["", *wrapped(each.sentence)]
         said += labelled("likely cause", each.cause, width=_WIDTH)
         said += labelled("what to do", each.remedy, width=_WIDTH, commands=each.commands)
         said += labelled("code", each.code.value, width=_WIDTH)

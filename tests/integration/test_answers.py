@@ -88,6 +88,29 @@ class TestADrop:
         device.provision()
         assert latest(device) == said, "somebody still has to read it"
 
+    def test_what_was_dropped_last_is_what_latest_answers_to(self, device: Device, sandbox: Sandbox) -> None:
+        device.put("a-holiday.txt", "a postcard\n")
+        device.provision()
+        assert latest(device).startswith("REFUSED\n\na-holiday.txt holds no claim"), "its name as it is"
+        device.put("z-photo.txt", "a photo\n")
+        device.provision()
+        assert latest(device).startswith("REFUSED\n\nz-photo.txt holds no claim")
+        device.put("claim.json", json.dumps(sandbox.create_claim(life=-10)))
+        device.provision()
+        assert "code:          claim-expired" in latest(device), "not the photo that still lies there"
+        device.put("half.pem", sandbox.create_claim()["certificatePem"])
+        device.provision()
+        assert latest(device).startswith("WAITING\n\nThe certificate is here (half.pem)")
+
+    def test_a_copy_that_comes_back_beside_junk(self, device: Device, sandbox: Sandbox) -> None:
+        claim = json.dumps(sandbox.create_claim())
+        device.put("holiday.txt", "a postcard\n")
+        device.put("claim.json", claim)
+        assert device.provision()["exit"] == 0
+        device.put("again.json", claim)
+        device.provision()
+        assert latest(device).startswith("DONE\n") and "already taken in" in " ".join(latest(device).split())
+
     def test_waiting_for_aws_says_until_when(self, device: Device, sandbox: Sandbox) -> None:
         sandbox.faults.set("reject step=register status=404 times=1")
         device.put("claim.json", json.dumps(sandbox.create_claim()))
