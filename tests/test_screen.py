@@ -63,6 +63,15 @@ class TestStatus:
         longest = max(map(len, STATES["not-accepted"]["problem"]["commands"]))
         assert all(len(line) <= max(50, 14 + longest + 1) for line in lines)
 
+    @pytest.mark.parametrize(
+        ("code", "tried"),
+        [("claim-not-needed", False), ("claim-not-recognised", False), ("dns-failed", True)],
+    )
+    def test_a_pass_that_only_tidies_up_is_no_try(self, code: str, tried: bool) -> None:
+        crashed = STATES["crashed"]
+        lines = status_lines({**crashed, "problem": {**crashed["problem"], "code": code}}, NOW)
+        assert any(line.startswith("next try:") for line in lines) is tried
+
     def test_a_claim_counts_down(self) -> None:
         later = status_lines(STATES["registering"], NOW + timedelta(seconds=61))
         assert "claim:        0a1b2c3d4e5f, 2:59 left" in later

@@ -43,6 +43,10 @@ _DONE, _NOW, _OPEN = "[x]", "[>]", "[ ]"
 _LABEL_COLUMNS = 14
 _SHOWN_FILES = 5
 _SHOWN_OUTCOMES = 5
+# After these the next pass is no try: it tidies up.
+_NOT_TRIED_AGAIN = frozenset(
+    code.value for code in Code if general(code).exit in {Exit.CLAIM_UNUSABLE, Exit.NOTHING_TO_DO}
+)
 
 
 def status_lines(document: Mapping[str, Any], now: datetime, columns: int = COLUMNS) -> list[str]:
@@ -186,7 +190,8 @@ def _next_try(document: Mapping[str, Any], now: datetime) -> str | None:
     if document["state"] == DeviceState.BLOCKED.value:
         return None  # a pass comes when the claim expires; it is no try
     at = attempt and attempt["next_try_at"]
-    if at is None and service is not None and document["problem"] is not None:
+    found = document["problem"]
+    if at is None and service is not None and found is not None and found["code"] not in _NOT_TRIED_AGAIN:
         at = service.get("next_pass_at")
     if at is None:
         return None
