@@ -67,6 +67,18 @@ def of_readiness(trouble: Problem | None, drop_directory: str) -> list[str]:
     ]
 
 
+def of_no_need(identity: Mapping[str, Any]) -> list[str]:
+    """For who asks whether to drop a claim on a device that would destroy it unused."""
+    return [
+        *of_identity(identity),
+        "",
+        *wrapped(
+            'It needs no claim: reprovision is "never" in the configuration, and a claim that is dropped now'
+            " would be destroyed unused."
+        ),
+    ]
+
+
 def of_identity(identity: Mapping[str, Any]) -> list[str]:
     """For a device that has been provisioned before."""
     return ["DONE", "", "This device has its permanent identity.", "", *_identity(identity)]

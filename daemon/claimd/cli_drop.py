@@ -6,12 +6,14 @@ import argparse
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import Code, Exit, problem
-from .terminal import complain, now
+from .terminal import complain, now, status
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .errors import Problem
     from .inspection import Inspection
     from .model import Claim, Layout
@@ -209,11 +211,28 @@ def _ready(options: argparse.Namespace, layout: Layout) -> int:
         # What the daemon may read decides, not what root may.
         system.become_service_user()
     found = ready.trouble(layout, options.config, now())
+    identity = _identity_that_stays(layout, options.config) if found is None else None
+    if identity is not None:
+        if options.json:
+            print(json.dumps({"schema": 1, "ready": False, "problem": None}))
+        else:
+            print("\n".join(answer.of_no_need(identity)))
+        return Exit.NOTHING_TO_DO
     if options.json:
         print(json.dumps({"schema": 1, "ready": found is None, "problem": found and found.to_json()}))
     else:
         print("\n".join(answer.of_readiness(found, layout.drop_directory)))
     return Exit.OK if found is None else found.exit
+
+
+def _identity_that_stays(layout: Layout, config_file: str | None) -> Mapping[str, Any] | None:
+    """The identity of a device that takes no other one."""
+    from . import config
+
+    if config.load(layout, config_file).config.reprovision == "replace":
+        return None
+    found: Mapping[str, Any] | None = status(layout)["identity"]
+    return found
 
 
 def _sweep(options: argparse.Namespace, layout: Layout) -> int:

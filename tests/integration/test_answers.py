@@ -140,6 +140,19 @@ class TestADrop:
         assert secret not in "".join(answers(device).values())
 
 
+class TestReady:
+    def test_a_device_that_needs_no_claim(self, device: Device, sandbox: Sandbox) -> None:
+        assert device.run("ready").stdout.startswith("READY\n")
+        device.put("claim.json", json.dumps(sandbox.create_claim()))
+        assert device.provision()["exit"] == 0
+        ended = device.run("ready")
+        assert ended.returncode == 4, ended
+        assert ended.stdout.startswith("DONE\n") and "would be destroyed unused" in ended.stdout
+        assert json.loads(device.run("ready", "--json").stdout)["ready"] is False
+        device.configure('reprovision = "replace"' + configuration(sandbox))
+        assert device.run("ready").stdout.startswith("READY\n")
+
+
 class TestWithoutTheDropDirectory:
     def test_a_claim_that_is_kept_finds_its_way(self, device: Device, sandbox: Sandbox) -> None:
         sandbox.faults.set("hang-up step=create-keys times=1")

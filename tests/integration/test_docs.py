@@ -34,7 +34,7 @@ ENDS = {
     "explain": {0},
     "config": {0},
     "doctor": {0, 1},
-    "ready": {0},
+    "ready": {4},  # the device has its identity
     "wait": {0},
     "report": {0},
 }
