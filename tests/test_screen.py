@@ -65,7 +65,12 @@ class TestStatus:
 
     @pytest.mark.parametrize(
         ("code", "tried"),
-        [("claim-not-needed", False), ("claim-not-recognised", False), ("dns-failed", True)],
+        [
+            ("claim-not-needed", False),
+            ("claim-already-taken-in", False),
+            ("claim-not-recognised", False),
+            ("dns-failed", True),
+        ],
     )
     def test_a_pass_that_only_tidies_up_is_no_try(self, code: str, tried: bool) -> None:
         crashed = STATES["crashed"]

@@ -45,7 +45,7 @@ _SHOWN_FILES = 5
 _SHOWN_OUTCOMES = 5
 # After these the next pass is no try: it tidies up.
 _NOT_TRIED_AGAIN = frozenset(
-    code.value for code in Code if general(code).exit in {Exit.CLAIM_UNUSABLE, Exit.NOTHING_TO_DO}
+    code.value for code in Code if general(code).exit in {Exit.OK, Exit.CLAIM_UNUSABLE, Exit.NOTHING_TO_DO}
 )
 
 
