@@ -30,7 +30,19 @@ class _StandIn(ModuleType):
         if attribute.startswith("__"):
             # What the import system asks every module for.
             raise AttributeError(attribute)
+        if (self.__name__, attribute) == ("inspect", "get_annotations"):
+            return self._annotations_of
+        return getattr(self._real(), attribute)
+
+    def _real(self) -> ModuleType:
         name = self.__name__
         if sys.modules.get(name) is self:
             del sys.modules[name]
-        return getattr(import_module(name), attribute)
+        return import_module(name)
+
+    def _annotations_of(self, found: object, **more: object) -> object:
+        """inspect.get_annotations, as dataclasses of Python 3.13 asks it of every class; the rest is for the
+        real one."""
+        if isinstance(found, type) and not more:
+            return dict(found.__dict__.get("__annotations__", {}))  # noqa: RUF063  that is what is spared
+        return self._real().get_annotations(found, **more)
