@@ -275,3 +275,10 @@ class TestACertificateForTheDevice:
         assert json.loads(fleet.create_from_csr_payload("PEM").reveal()) == {
             "certificateSigningRequest": "PEM"
         }
+
+
+@pytest.mark.parametrize("value", ["[" * 64 + "]" * 64, "[" * 900 + "]" * 900, "NaN", "[-Infinity]", "1e999"])
+def test_a_device_configuration_that_could_not_be_written_is_no_answer(value: str) -> None:
+    answer = '{"thingName": "pump", "deviceConfiguration": {"x": ' + value + "}}"
+    with pytest.raises(fleet.AnswerInvalidError, match="nested too deeply"):
+        fleet.parse_registration(answer.encode())

@@ -8,6 +8,7 @@ holds a part of a payload, because payloads hold keys.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
@@ -27,6 +28,8 @@ _HEX = frozenset("0123456789abcdef")
 # ThingName: [a-zA-Z0-9:_-]+, at most 128 characters (AWS IoT API reference, CreateThing).
 _THING_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:_-")
 _MAX_THING_NAME = 128
+# Far below what json writes on any Python; a template's deviceConfiguration has one level.
+_MAX_NESTING = 64
 
 
 class Exchange(str, Enum):
@@ -170,6 +173,8 @@ def parse_registration(payload: bytes) -> Registration:
         configuration = {}
     if not isinstance(configuration, dict):
         raise AnswerInvalidError("deviceConfiguration is no object")
+    if not _can_be_written(configuration):
+        raise AnswerInvalidError("deviceConfiguration is nested too deeply or holds NaN or Infinity")
     if name is None and "deviceConfiguration" not in answer:
         # `{}` answers nothing: AWS sends at least deviceConfiguration.
         raise AnswerInvalidError("neither thingName nor deviceConfiguration is there")
@@ -220,6 +225,20 @@ def _text(answer: Mapping[str, object], field: str) -> str:
     if not isinstance(value, str) or not value:
         raise AnswerInvalidError(f"{field} is missing or no text")
     return value
+
+
+def _can_be_written(configuration: Mapping[str, object]) -> bool:
+    """identity.json repeats it: Python may read deeper nesting than it writes, and numbers beyond JSON."""
+    values: list[tuple[object, int]] = [(configuration, 1)]
+    while values:
+        value, depth = values.pop()
+        if depth > _MAX_NESTING or (isinstance(value, float) and not math.isfinite(value)):
+            return False
+        if isinstance(value, dict):
+            values += [(each, depth + 1) for each in value.values()]
+        elif isinstance(value, list):
+            values += [(each, depth + 1) for each in value]
+    return True
 
 
 def _is_thing_name(name: str) -> bool:
