@@ -66,6 +66,7 @@ class TestAnotherAccountsFolder:
         path = place / f"{PREFIX}1"
         (path / "inner").mkdir(parents=True)
         (path / "inner" / "key").write_text("secret")
+        os.chown(place, self.UID + 7, self.UID + 7)  # the daemon's, as on a device
         for each in (path / "inner" / "key", path / "inner", path):
             os.chown(each, self.UID, self.UID)
             each.chmod(0o700)
@@ -87,3 +88,51 @@ class TestAnotherAccountsFolder:
         assert (folder / "inner" / "key").exists()
         assert sweep(Disk(), str(place)).left == 0
         assert not os.listdir(place)
+
+    def test_somebody_else_s_directory_in_it_stays(self, place: Path, folder: Path) -> None:
+        """Its owner could not have removed it himself: root does not do it for him."""
+        victim = folder / "inner" / "theirs"
+        victim.mkdir()
+        (victim / "work").write_text("of years")
+        for each in (victim / "work", victim):
+            os.chown(each, self.UID + 1, self.UID + 1)
+            each.chmod(0o700)
+        assert sweep(Disk(), str(place)).left == 1
+        (left,) = place.rglob("work")
+        assert left.read_text() == "of years"
+        assert left.parent.stat().st_uid == self.UID + 1
+        assert list(place.rglob("key")) == [], "what is the owner's own is gone"
+        assert sweep(Disk(), str(place)).left == 1, "and again"
+        assert left.exists() or list(place.rglob("work"))
+
+    def test_nor_when_it_lies_too_deep(self, place: Path) -> None:
+        os.chown(place, self.UID + 7, self.UID + 7)
+        top = deepest = place / f"{PREFIX}1"
+        for number in range(40):
+            deepest = deepest / f"{number}"
+        deepest.mkdir(parents=True)
+        (deepest / "work").write_text("of years")
+        for each in (top, *top.rglob("*")):
+            os.chown(each, self.UID, self.UID)
+        for each in (deepest, deepest / "work"):
+            os.chown(each, self.UID + 1, self.UID + 1)
+        assert sweep(Disk(), str(place)).left > 0
+        (left,) = place.rglob("work")
+        assert left.read_text() == "of years"
+
+    def test_what_an_interrupted_run_took_over_is_removed(self, place: Path, folder: Path) -> None:
+        folder.rename(place / f"{PREFIX}of-{self.UID}-0123456789abcdef")
+        (top,) = place.iterdir()
+        for each in (top, top / "inner"):
+            os.chown(each, 0, self.UID + 7)
+        assert sweep(Disk(), str(place)).left == 0
+        assert not os.listdir(place)
+
+    def test_a_name_alone_makes_nobody_else_of_its_maker(self, place: Path, folder: Path) -> None:
+        victim = folder / "theirs"
+        victim.mkdir()
+        (victim / "work").write_text("of years")
+        os.chown(victim, self.UID + 1, self.UID + 1)
+        folder.rename(place / f"{PREFIX}of-{self.UID + 1}-0123456789abcdef")
+        assert sweep(Disk(), str(place)).left == 1
+        assert [each.read_text() for each in place.rglob("work")] == ["of years"]

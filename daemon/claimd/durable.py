@@ -196,9 +196,9 @@ class Disk:
     def sync_descriptor(self, directory_fd: int) -> None:
         self._calls.fsync(directory_fd)
 
-    def take_over(self, directory_fd: int) -> None:
-        """As root: make an open directory root's own and closed to everybody else."""
-        os.fchown(directory_fd, 0, 0)
+    def take_over(self, directory_fd: int, group: int) -> None:
+        """As root: make an open directory root's own, of this group, and closed to everybody else."""
+        os.fchown(directory_fd, 0, group)
         self._calls.fchmod(directory_fd, 0o700)
 
     def sweep(self, directory: str) -> int:

@@ -7,11 +7,17 @@ root for as long as that takes, started by a path unit on these names. Invariant
 names with PREFIX in the drop directory and what lies below them on the same file system; no link is followed,
 and every step goes through the descriptor of the directory it is taken in. Each directory becomes root's own
 before it is emptied, so that nobody puts things back into it meanwhile.
+
+Root could remove what the folder's owner could not: somebody else's directory that lies in it. So only
+directories of that owner are entered. Who he was is told by the name once the folder is root's own:
+
+    drop/.claimd-sweep-of-1000-<random>/     root's, with the drop directory's group: nobody else makes one
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
 from dataclasses import dataclass
@@ -32,6 +38,7 @@ MAX_REMOVALS_OF_A_USER = 1000
 # Read from a directory at a time, so that memory has a bound.
 NAMES_AT_ONCE = 1000
 
+_OWNER = re.compile(re.escape(PREFIX) + r"of-(\d{1,10})-[0-9a-f]{16}\Z")
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -63,23 +70,35 @@ class _Sweep:
     def __init__(self, disk: Disk, directory: int, *, as_root: bool) -> None:
         self._disk = disk
         self._directory = directory
-        self._device = os.fstat(directory).st_dev
+        own = os.fstat(directory)
+        self._device = own.st_dev
+        self._group = own.st_gid
         self._as_root = as_root
         self._left = MAX_REMOVALS if as_root else MAX_REMOVALS_OF_A_USER
         self._removed = 0
+        self._tried: set[str] = set()
 
     def run(self) -> Swept:
-        tried: set[str] = set()
         # Again and again: what lay too deep has become a name here.
-        while names := [each for each in self._set_aside() if each not in tried]:
-            tried.update(names)
+        while names := [each for each in self._set_aside() if each not in self._tried]:
+            self._tried.update(names)
             for name in names:
                 self.remove(name)
         return Swept(self._removed, len(self._set_aside()))
 
     def remove(self, name: str) -> bool:
         try:
-            self._remove(self._directory, name, 0)
+            found = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+            owner = found.st_uid
+            if self._as_root and stat.S_ISDIR(found.st_mode):
+                if self._is_taken_over(found):
+                    owner = _owner_in(name)
+                else:
+                    new = _name_of(owner)
+                    self._disk.rename_in(self._directory, name, new)
+                    self._tried.add(new)
+                    name = new
+            self._remove(self._directory, name, 0, owner)
             self._disk.sync_descriptor(self._directory)
         except OSError:
             return False
@@ -89,7 +108,11 @@ class _Sweep:
         with os.scandir(self._directory) as entries:
             return list(islice((e.name for e in entries if e.name.startswith(PREFIX)), NAMES_AT_ONCE))
 
-    def _remove(self, parent: int, name: str, depth: int) -> None:
+    def _is_taken_over(self, found: os.stat_result) -> bool:
+        """By an earlier run that did not come to its end."""
+        return found.st_uid == 0 and found.st_gid == self._group != 0
+
+    def _remove(self, parent: int, name: str, depth: int, owner: int) -> None:
         """One name and what is below it. Raises OSError when something of it is left."""
         if self._left <= 0:
             raise OSError("there is too much to remove at once")
@@ -98,22 +121,25 @@ class _Sweep:
             self._disk.unlink_in(parent, name)
             self._count()
             return
-        if depth == MAX_DEPTH:
-            self._disk.rename_in(parent, name, PREFIX + secrets.token_hex(8), self._directory)
-            return
         inside = os.open(name, _FLAGS, dir_fd=parent)
         try:
-            if os.fstat(inside).st_dev != self._device:
+            found = os.fstat(inside)
+            if found.st_dev != self._device:
                 raise OSError("something is mounted on it")
             if self._as_root:
-                self._disk.take_over(inside)
-            self._empty(inside, depth)
+                if found.st_uid != owner and not self._is_taken_over(found):
+                    raise OSError("it belongs to somebody else")
+                self._disk.take_over(inside, self._group)
+            if depth == MAX_DEPTH:
+                self._disk.rename_in(parent, name, _name_of(owner), self._directory)
+                return
+            self._empty(inside, depth, owner)
         finally:
             os.close(inside)
         self._disk.rmdir_in(parent, name)
         self._count()
 
-    def _empty(self, directory: int, depth: int) -> None:
+    def _empty(self, directory: int, depth: int, owner: int) -> None:
         """All that can be removed. Raises OSError when something is left, after the rest is gone."""
         stuck: set[str] = set()
         while True:
@@ -123,7 +149,7 @@ class _Sweep:
                 break
             for name in names:
                 try:
-                    self._remove(directory, name, depth + 1)
+                    self._remove(directory, name, depth + 1, owner)
                 except OSError:
                     stuck.add(name)
                     if not self._as_root or self._left <= 0 or len(stuck) >= NAMES_AT_ONCE:
@@ -134,3 +160,15 @@ class _Sweep:
     def _count(self) -> None:
         self._removed += 1
         self._left -= 1
+
+
+def _name_of(owner: int) -> str:
+    return f"{PREFIX}of-{owner}-{secrets.token_hex(8)}"
+
+
+def _owner_in(name: str) -> int:
+    """Of a folder that is taken over. Nobody else can have given it this name."""
+    found = _OWNER.match(name)
+    if found is None:
+        raise OSError("whose it was is not known")
+    return int(found[1])

@@ -30,7 +30,7 @@ from faults.trace import BALLAST, VOLATILE, Entry, Op, RecordedJournal, Recorder
 # claimd never leaves more to chance at one moment. A trace that lacks an fsync does: of that so many are
 # tried, those in which the later changes arrived and the earlier ones did not before the others.
 MOST_STATES_A_CUT = 150
-MOST_STATES_OF_CLAIMD = 2_000
+MOST_STATES_OF_CLAIMD = 10_000
 
 
 @dataclass(frozen=True)
