@@ -138,3 +138,15 @@ class TestFields:
 
 def test_exit_codes_are_those_of_the_design() -> None:
     assert {e.value for e in Exit} == {0, 2, 3, 4, 65, 69, 70, 74, 75, 77, 78, 124}
+
+
+@pytest.mark.parametrize(
+    ("code", "fields", "begins"),
+    [
+        (Code.CLAIM_NOT_RECOGNISED, {"file": "holiday.txt", "detail": "d"}, "holiday.txt holds no claim"),
+        (Code.CLAIM_KEY_MISSING, {"file": "cert.pem"}, "The certificate is here (cert.pem)"),
+    ],
+)
+def test_a_sentence_leaves_a_name_as_it_is(code: Code, fields: dict[str, str], begins: str) -> None:
+    said = problem(code, **fields).sentence
+    assert said.startswith(begins) and said.endswith(".")
