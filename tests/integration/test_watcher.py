@@ -108,7 +108,8 @@ class TestHints:
 
 class TestTheDropDirectoryItself:
     def test_replaced(self, watcher: Watcher) -> None:
-        before = watcher.start_and_settle()
+        """For a moment there is none: a look at just that moment makes it poll until there is one again."""
+        before = watcher.start_and_settle(replace(STILL, poll=0.1))
         watcher.device.drop.rename(watcher.device.drop.with_name("old"))
         watcher.device.drop.mkdir()
         copied(watcher)
@@ -141,12 +142,13 @@ class TestTheDropDirectoryItself:
 
     def test_deleted_and_remade_at_once(self, watcher: Watcher) -> None:
         """The new one may get the number of the old one's inode."""
-        before = watcher.start_and_settle()
+        before = watcher.start_and_settle(replace(STILL, poll=0.1))
         for _ in range(5):
             watcher.device.drop.rmdir()
             watcher.device.drop.mkdir()
         copied(watcher)
         watcher.wait_for_pass(before)
+        watcher.wait_for_fact(lambda f: f["watch"] == "inotify", "inotify again")
         self.assert_an_event_arrives(watcher)
         watcher.stop()
 
