@@ -504,7 +504,7 @@ class TestBadWorkers:
     def test_a_lot_of_output_before_the_last_line(self, watcher: Watcher) -> None:
         watcher.worker("head -c 1000000 /dev/zero | tr '\\0' x; echo\n" + prints(NOTHING_TO_DO, 4))
         watcher.start()
-        facts = watcher.wait_for_fact(lambda f: f["passes"] == 1, "the end of the pass")
+        facts = watcher.wait_for_fact(lambda f: f["passes"] >= 1, "the end of the pass")
         assert facts["last_pass"]["outcome"] == "idle"
         watcher.stop()
 
