@@ -158,3 +158,18 @@ def test_a_reason_is_never_lost_and_never_far(steps: list[tuple[str, float, floa
 @pytest.mark.parametrize("delays", [CRASH_DELAYS_SECONDS, HINT_DELAYS_SECONDS])
 def test_the_tables_only_grow(delays: tuple[float, ...]) -> None:
     assert list(delays) == sorted(delays)
+
+
+def test_a_hint_while_a_pass_works_is_not_put_off_by_a_pass_that_comes_back_late() -> None:
+    agenda = Agenda()
+    agenda.started(0.0)
+    agenda.hint(1.0)
+    agenda.ended(2.0, 3600.0)
+    assert agenda.due == 1.0
+
+
+def test_a_pass_that_comes_back_sooner_than_a_hint_is_due_then() -> None:
+    agenda = Agenda()
+    agenda.hint(100.0)
+    agenda.ended(2.0, 1.0)
+    assert agenda.due == 3.0

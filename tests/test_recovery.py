@@ -13,10 +13,11 @@ import pytest
 
 from claimd.attempt import Attempt, ClaimRecord, Event, Record, State, advance
 from claimd.durable import Disk
-from claimd.errors import Code, problem
+from claimd.errors import ClaimdError, Code, problem
+from claimd.fleet import identity_client_id
 from claimd.model import Layout, Target
 from claimd.recovery import SENTENCES, Found, identity_of, settle
-from claimd.store import Store
+from claimd.store import MAX_STORED_BYTES, Store
 from material import NOW, claim, issued
 
 SECOND = timedelta(seconds=1)
@@ -307,3 +308,28 @@ def test_temporaries_are_swept_wherever_they_lie(machine: Machine) -> None:
     (machine.state / "identity/.tmp-tree/private.key").write_text("half")
     machine.settle()
     assert not list(machine.state.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize("code", [Code.IDENTITY_UNPROVEN, Code.DISK_FULL])
+def test_another_trouble_after_a_refusal_proves_nothing(machine: Machine, code: Code) -> None:
+    attempt = machine.registered()
+    machine.keep(replace(attempt, failures=4, problem=problem(code)))
+    machine.store.activate(ID)
+    settled = machine.settle()
+    assert settled is not None and settled.state is State.REGISTERED
+
+
+def test_a_client_id_with_braces_is_no_pattern_when_the_record_is_gone(machine: Machine) -> None:
+    attempt = replace(machine.registering(), target=replace(TARGET, identity_client_id="x{{1}}-{thing_name}"))
+    machine.store.complete(ID, machine.documents(attempt))
+    (machine.state / "attempt.json").unlink()
+    settled = machine.settle()
+    assert settled is not None and settled.target is not None
+    assert identity_client_id(settled.target, settled.thing_name, ID) == "x{1}-thing-1"
+
+
+def test_a_record_that_is_too_large_is_named(machine: Machine) -> None:
+    (machine.state / "attempt.json").write_bytes(b" " * (MAX_STORED_BYTES + 1))
+    with pytest.raises(ClaimdError) as caught:
+        machine.store.load_record()
+    assert caught.value.problem.code is Code.ATTEMPT_UNREADABLE

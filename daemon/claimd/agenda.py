@@ -61,8 +61,12 @@ class Agenda:
     def ended(self, now: float, after_seconds: float | None) -> None:
         self._ended = now
         self._crashes_in_row = 0
-        if after_seconds is not None:
-            self._due = now + max(after_seconds, SHORTEST_RETURN_SECONDS)
+        if after_seconds is None:
+            return
+        due = now + max(after_seconds, SHORTEST_RETURN_SECONDS)
+        # A hint that came while the pass worked is not put off: it may be what the pass did not see.
+        if self._due is None or due < self._due:
+            self._due, self._by_hint = due, False
 
     def crashed(self, now: float) -> None:
         self._ended = now

@@ -7,7 +7,7 @@ said with the same words.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from .errors import Code, Problem, printable, problem
@@ -18,7 +18,6 @@ from .words import labelled, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     from .model import Claim
     from .pem import Material, Pairing
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 # certificate lives years.
 LONGEST_CLAIM_LIFE = timedelta(days=1)
 _WIDTH = 15
+_LAST_MOMENT = datetime.max.replace(tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,21 @@ def of_claim(claim: Claim, name: str, now: datetime) -> Problem | None:
     if now >= certificate.not_after:
         return expired(claim, now)
     if now < certificate.not_before:
-        return problem(
-            Code.CLAIM_NOT_YET_VALID,
-            claim=short(claim.fingerprint),
-            not_before=spoken(certificate.not_before),
-            now=spoken(now),
-            # Two minutes on: notBefore lies about that far before the claim was made.
-            date=(certificate.not_before + timedelta(minutes=2)).strftime("%Y-%m-%d %H:%M:%S"),
-        )
+        return not_yet_valid(claim.fingerprint, certificate.not_before, now)
     return None
+
+
+def not_yet_valid(fingerprint: str, not_before: datetime, now: datetime) -> Problem:
+    # Two minutes on: notBefore lies about that far before the claim was made. A certificate may name the
+    # last minute that there is, and nothing comes after that.
+    right = not_before + min(timedelta(minutes=2), _LAST_MOMENT - not_before)
+    return problem(
+        Code.CLAIM_NOT_YET_VALID,
+        claim=short(fingerprint),
+        not_before=spoken(not_before),
+        now=spoken(now),
+        date=right.strftime("%Y-%m-%d %H:%M:%S"),
+    )
 
 
 def expired(claim: Claim, now: datetime) -> Problem:

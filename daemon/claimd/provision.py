@@ -172,15 +172,7 @@ class Pass:
 
     def _wait(self, step: Step, attempt: Attempt) -> Problem | None:
         if step is Step.WAIT_FOR_CLOCK and attempt.claim is not None:
-            now = self._now()
-            late = problem(
-                Code.CLAIM_NOT_YET_VALID,
-                claim=short(attempt.claim.fingerprint),
-                not_before=spoken(attempt.claim.not_before),
-                now=spoken(now),
-                # Two minutes on: notBefore lies about that far before the claim was made.
-                date=(attempt.claim.not_before + timedelta(minutes=2)).strftime("%Y-%m-%d %H:%M:%S"),
-            )
+            late = inspection.not_yet_valid(attempt.claim.fingerprint, attempt.claim.not_before, self._now())
             self._save(replace(attempt, problem=late))
             return late
         return attempt.problem
@@ -621,7 +613,8 @@ class Pass:
             waits.append(due)
         elif attempt.state is State.REGISTERED or (attempt.problem and attempt.problem.kind is Kind.RETRY):
             waits.append(0.0)
-        if attempt.claim is not None:
+        # A registered identity needs its claim no more, and the claim's end wakes nobody.
+        if attempt.claim is not None and attempt.state is not State.REGISTERED:
             if now < attempt.claim.not_before:
                 waits.append(min((attempt.claim.not_before - now).total_seconds(), CLOCK_LOOK_SECONDS))
             waits.append(max((attempt.claim.not_after - now).total_seconds(), 0.0))

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING
 from .attempt import Attempt, Event, Outcome, Record, State, advance
 from .errors import ClaimdError, Code, problem
 from .model import Target, short
+from .placeholder import escape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -261,8 +262,9 @@ def _registered(store: Store, record: Record, attempt: Attempt, now: datetime) -
     if damage is not None:
         _say(Found.REGISTERED_KEY_GONE, f"{certificate_id}: {damage}")
         return record
-    # With verify.on_refusal the link is switched to an identity that is not proved yet.
-    unproved = attempt.problem is not None and attempt.problem.code is Code.IDENTITY_REFUSED
+    # With verify.on_refusal the link is switched to an identity that is not proved yet, and what failed
+    # last may be something else than the refusal: where anything failed it is proved again.
+    unproved = attempt.problem is not None
     if unproved or store.current_link() != certificate_id or not store.is_complete(certificate_id):
         return record
     _say(Found.LINK_SWITCHED, certificate_id)
@@ -353,7 +355,7 @@ def _attempt_of(certificate_id: str, document: Mapping[str, object], now: dateti
         template=str(document["template"]),
         parameters=(),
         claim_client_id="",
-        identity_client_id=str(document["client_id"]),
+        identity_client_id=escape(str(document["client_id"])),
         ca_sha256="",
     )
     return Attempt(

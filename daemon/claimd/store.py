@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 from . import ledger, news, record
 from .attempt import Record
 from .durable import Disk, File
-from .errors import ClaimdError, Code, fail, problem
+from .errors import ClaimdError, Code, fail
 from .model import Claim, Layout, Secret
 from .pem import parse_certificate, parse_private_key
 
@@ -157,7 +157,7 @@ class Store:
             return record.decode(_read(self._attempt_file))
         except FileNotFoundError:
             return Record()
-        except record.RecordError as error:
+        except (record.RecordError, ValueError) as error:
             raise fail(Code.ATTEMPT_UNREADABLE, path=self._attempt_file, detail=str(error)) from error
 
     def save_record(self, what: Record) -> None:
@@ -553,7 +553,7 @@ def deactivation(certificate_id: str, thing_name: str | None = None) -> list[str
 
 
 def _environment(document: Mapping[str, Any]) -> bytes:
-    """identity.env, for EnvironmentFile= of systemd and for a shell: values in single quotes."""
+    """identity.env, for EnvironmentFile= of systemd and for a shell: every value in quotes."""
     values = {
         "CLAIMD_ENDPOINT": document["endpoint"],
         "CLAIMD_PORT": document["port"],
@@ -564,15 +564,16 @@ def _environment(document: Mapping[str, Any]) -> bytes:
         "CLAIMD_CERTIFICATE": document["paths"]["certificate"],
         "CLAIMD_ROOT_CA": document["paths"]["root_ca"],
     }
-    lines = [f"{name}='{_single_quoted(str(value))}'\n" for name, value in values.items()]
-    return "".join(lines).encode("utf-8")
+    lines = [f"{name}={_quoted(str(value))}\n" for name, value in values.items()]
+    return "".join(lines).encode("utf-8", "surrogateescape")
 
 
-def _single_quoted(value: str) -> str:
-    # Client ids come from configuration and thing names from AWS; neither may end the quotes.
-    if "'" in value or not value.isprintable():
-        raise ClaimdError(problem(Code.INTERNAL_ERROR, detail="a value of identity.env has a quote in it"))
-    return value
+def _quoted(value: str) -> str:
+    """For both readers, which agree on these escapes (systemd.exec(5), EnvironmentFile=). It never raises:
+    AWS has registered the identity by now."""
+    if "'" not in value:
+        return f"'{value}'"
+    return '"' + re.sub(r'([\\"$`])', r"\\\1", value) + '"'
 
 
 def _checked(name: str) -> str:

@@ -1,0 +1,118 @@
+"""One pass, state by state, against the model of the cloud: what a registered identity can count on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from claimd.attempt import Attempt, ClaimRecord, Event, Record, State, advance
+from claimd.durable import Disk
+from claimd.errors import Code
+from claimd.inspection import not_yet_valid
+from claimd.intake import Intake
+from claimd.model import Layout, Target
+from claimd.provision import DEFAULTS, Pass, Result, Settings, World
+from claimd.recovery import identity_of
+from claimd.store import Store
+from faults.cloud import Cloud, MemoryJournal
+from material import NOW, claim, issued
+
+ID = "c0" * 32
+SECOND = timedelta(seconds=1)
+NOTHING_DROPPED = Intake((), (), {}, incomplete=False, signature=frozenset())
+
+
+@dataclass
+class Configured:
+    client_id: str = "{thing_name}"
+
+    def settings(self) -> Settings:
+        return DEFAULTS
+
+    def target(self, fingerprint: str, ca_sha256: str) -> Target:
+        return Target("e.example", (8883,), "T", (), "claimd-x", self.client_id, ca_sha256)
+
+    def roots(self) -> bytes:
+        return b"roots"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(Layout(str(tmp_path)), Disk())
+    os.makedirs(made.layout.state_directory)
+    made.prepare()
+    return made
+
+
+def run(store: Store, cloud: Cloud, now: datetime, configuration: Configured | None = None) -> Result:
+    world = World(
+        store=store,
+        configuration=configuration or Configured(),
+        transport=lambda seconds: cloud,
+        now=lambda: now,
+        random=lambda: 0.5,
+        stopping=lambda: False,
+        progress=lambda stage, sentence: None,
+        publish=lambda record, trouble: None,
+        sleep=lambda seconds: None,
+    )
+    return Pass(world, NOTHING_DROPPED).run()
+
+
+def registering(store: Store) -> Attempt:
+    """The answer to RegisterThing is not known, and the claim is still there."""
+    mine = claim()
+    store.secure_claim(mine)
+    store.stage(issued(ID), b"roots")
+    attempt = Attempt(State.CLAIMED, NOW, claim=ClaimRecord.of(mine), stages=((State.CLAIMED, NOW),))
+    for event in (Event.KEYS_REQUEST_RECORDED, Event.KEYS_STAGED, Event.REGISTRATION_RECORDED):
+        attempt = advance(attempt, event, NOW)
+    attempt = replace(
+        attempt,
+        target=Configured().target("", "ca"),
+        certificate_id=ID,
+        token_received_at=NOW,
+        ambiguous=True,
+    )
+    store.save_record(Record(attempt))
+    return attempt
+
+
+@pytest.mark.parametrize("client_id", ["line'1-{thing_name}", "a'b\"c$d`e\\f"])
+def test_no_client_id_keeps_a_registered_identity_from_serving(store: Store, client_id: str) -> None:
+    mine = claim()
+    store.secure_claim(mine)
+    cloud = Cloud(MemoryJournal(), lambda: NOW, claims=[mine.certificate.pem])
+    run(store, cloud, NOW, Configured(client_id))
+    serving = store.current()
+    assert serving is not None and store.claim_names() == []
+    script = f'. "{serving.path}/identity.env"; printf %s "$CLAIMD_CLIENT_ID"'
+    said = subprocess.run(["sh", "-c", script], check=True, capture_output=True, text=True)
+    assert said.stdout == serving.document["client_id"]
+
+
+def test_a_registered_identity_is_tried_slowly_after_the_claim_s_end(store: Store) -> None:
+    attempt = registering(store)
+    store.complete(ID, identity_of(store, attempt, registered_at=NOW))
+    moved = advance(attempt, Event.REGISTRATION_PROVED, NOW)
+    store.save_record(Record(replace(moved, ambiguous=False)))
+    cloud, now, waits = Cloud(MemoryJournal(), lambda: NOW), NOW + timedelta(minutes=6), []
+    for _ in range(8):
+        result = run(store, cloud, now)
+        assert result.problem is not None and result.problem.code is Code.IDENTITY_REFUSED
+        assert result.after_seconds is not None
+        waits.append(result.after_seconds)
+        now += timedelta(seconds=result.after_seconds)
+    assert waits == [1.5, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0]
+
+
+def test_a_claim_that_begins_at_the_end_of_time_is_named() -> None:
+    last = datetime.max.replace(tzinfo=NOW.tzinfo)
+    found = not_yet_valid("f" * 64, last, NOW)
+    assert (found.code, found.fields["date"]) == (Code.CLAIM_NOT_YET_VALID, "9999-12-31 23:59:59")
+    assert not_yet_valid("f" * 64, NOW, NOW - SECOND).fields["date"] == "2026-03-01 12:02:00"
