@@ -48,8 +48,9 @@ _MEMBERS = ("certificateId", "certificatePem", "keyPair", "PrivateKey", "PublicK
 
 # A text that is still arriving may also stop within a code or an escape.
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-?]*[!-,]?(?:[@-~]|$)|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x07\x1b]")
-_DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"))
-_NOT_VISIBLE_ASCII = re.compile(r"[^!-~\x07\x1b]+")
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
+# Deleted as bytes: a tenth of the time of a regular expression, and every file that is dropped is read.
+_NOT_VISIBLE = bytes(each for each in range(128) if not (33 <= each <= 126 or each in b"\x07\x1b"))
 _BACKSLASHES = re.compile(r"\\+")
 _ESCAPE = re.compile(r"\\(?:[rnt]|u001[Bb]\[[0-?]*[!-,]?(?:[@-~]|$)|u([0-9A-Fa-f]{4})|u[0-9A-Fa-f]{0,3}$)")
 _PAGER = re.compile(r"--More--(?:\(\d{1,3}%\))?")
@@ -57,7 +58,7 @@ _BLOCK = re.compile(
     r"(?<![A-Za-z0-9+/])BEGIN(?P<label>[A-Z0-9]{1,40})-+"
     r"(?P<encrypted>Proc-Type:4,ENCRYPTED)?(?P<body>[^-]*)(?P<end>-+END[A-Z0-9]*-{0,5})?"
 )
-_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/]+")
+_NOT_BASE64 = bytes(each for each in range(128) if not (chr(each).isalnum() or each in b"+/"))
 _HEADLESS = re.compile(r"-END[A-Z0-9]+-|^MI[A-Za-z0-9+/]{30}")
 _MARKER_BEGUN = re.compile(r"-(?:B(?:E(?:G(?:I(?:N[A-Z0-9]{0,40})?)?)?)?)?$")
 _HEXADECIMAL = re.compile(r"[\"'\[]{0,2}[0-9a-f]{1,64}[\"',]{0,2}$")
@@ -111,7 +112,7 @@ def read(data: bytes, max_blocks: int) -> Text:
         blocks.append(
             Block(
                 label=found["label"],
-                characters=_NOT_BASE64.sub("", found["body"]),
+                characters=_without(_NOT_BASE64, found["body"]),
                 ended=found["end"] is not None,
                 encrypted=found["encrypted"] is not None,
             )
@@ -122,19 +123,32 @@ def read(data: bytes, max_blocks: int) -> Text:
 
 def _compact(text: str) -> str:
     """Takes white space away before it looks for codes and escapes: a line's end also falls within them."""
-    if not text.isascii():
-        text = text.translate(_DASHES)
-    text = _NOT_VISIBLE_ASCII.sub("", text)
-    text = _TERMINAL_CODES.sub("", text)
-    # One backslash of many (JSON within JSON): also keeps the search for escapes linear.
-    text = _BACKSLASHES.sub(r"\\", text)
-    text = _ESCAPE.sub(_unescape, text)
+    text = _without(_NOT_VISIBLE, _plain_dashes(text))
+    if "\x1b" in text or "\x07" in text:
+        text = _TERMINAL_CODES.sub("", text)
+    if "\\" in text:
+        # One backslash of many (JSON within JSON): also keeps the search for escapes linear.
+        text = _BACKSLASHES.sub(r"\\", text)
+        text = _ESCAPE.sub(_unescape, text)
     return _PAGER.sub("", text)
+
+
+def _without(deleted: bytes, text: str) -> str:
+    """`text` without these characters, and without all that are not ASCII."""
+    return text.encode("ascii", "ignore").translate(None, deleted).decode("ascii")
+
+
+def _plain_dashes(text: str) -> str:
+    """Word processors and chat programs make one long dash of two."""
+    if not text.isascii():
+        for dash in _DASHES:
+            text = text.replace(dash, "-")
+    return text
 
 
 def _unescape(found: re.Match[str]) -> str:
     """`\\u002b` is how some JSON writers spell `+`; line ends and tabs are not needed."""
-    character = chr(int(found[1], 16)).translate(_DASHES) if found[1] else ""
+    character = _plain_dashes(chr(int(found[1], 16))) if found[1] else ""
     return character if "!" <= character <= "~" else ""
 
 
