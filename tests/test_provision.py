@@ -12,14 +12,14 @@ import pytest
 
 from claimd.attempt import Attempt, ClaimRecord, Event, Record, State, advance
 from claimd.durable import Disk
-from claimd.errors import Code
+from claimd.errors import Code, fail
 from claimd.inspection import not_yet_valid
 from claimd.intake import Intake
 from claimd.model import Layout, Target
 from claimd.provision import DEFAULTS, Pass, Result, Settings, World
 from claimd.recovery import identity_of
 from claimd.store import Store
-from faults.cloud import Cloud, MemoryJournal
+from faults.cloud import Cloud, Fault, MemoryJournal, What
 from material import NOW, claim, issued
 
 ID = "c0" * 32
@@ -30,12 +30,14 @@ NOTHING_DROPPED = Intake((), (), {}, incomplete=False, signature=frozenset())
 @dataclass
 class Configured:
     client_id: str = "{thing_name}"
+    template: str = "T"
+    endpoint: str = "e.example"
 
     def settings(self) -> Settings:
-        return DEFAULTS
+        return replace(DEFAULTS, sha256=self.template + self.endpoint)
 
     def target(self, fingerprint: str, ca_sha256: str) -> Target:
-        return Target("e.example", (8883,), "T", (), "claimd-x", self.client_id, ca_sha256)
+        return Target(self.endpoint, (8883,), self.template, (), "claimd-x", self.client_id, ca_sha256)
 
     def roots(self) -> bytes:
         return b"roots"
@@ -116,3 +118,60 @@ def test_a_claim_that_begins_at_the_end_of_time_is_named() -> None:
     found = not_yet_valid("f" * 64, last, NOW)
     assert (found.code, found.fields["date"]) == (Code.CLAIM_NOT_YET_VALID, "9999-12-31 23:59:59")
     assert not_yet_valid("f" * 64, NOW, NOW - SECOND).fields["date"] == "2026-03-01 12:02:00"
+
+
+def test_a_correction_is_used_also_after_a_lost_answer(store: Store) -> None:
+    mine = claim()
+    store.secure_claim(mine)
+    faults = (Fault("register", 0, What.LOSE_REQUEST), Fault("register", 1, What.REFUSED_PARAMETERS))
+    cloud = Cloud(MemoryJournal(), lambda: NOW, claims=[mine.certificate.pem], faults=faults)
+    run(store, cloud, NOW)
+    blocked = run(store, cloud, NOW + 2 * SECOND)
+    assert blocked.problem is not None and blocked.problem.code is Code.PARAMETERS_REFUSED
+    assert blocked.record.attempt is not None and blocked.record.attempt.ambiguous
+    staged = blocked.record.attempt.certificate_id
+    corrected = Configured(template="Corrected", endpoint="other.example")
+    result = run(store, cloud, NOW + 3 * SECOND, corrected)
+    serving = store.current()
+    assert serving is not None and result.problem is None
+    assert serving.certificate_id == staged, "the key that may have been active is the one that serves"
+    # The token is the first endpoint's.
+    assert (serving.document["template"], serving.document["endpoint"]) == ("Corrected", "e.example")
+
+
+def test_a_correction_that_can_t_be_read_leaves_the_request_as_it_was(store: Store) -> None:
+    class Unresolved(Configured):
+        def target(self, fingerprint: str, ca_sha256: str) -> Target:
+            raise fail(Code.PARAMETER_UNRESOLVED, key="Site", file="claimd.toml", cause="it is empty")
+
+    attempt = registering(store)
+    moved = advance(attempt, Event.BLOCKED, NOW)
+    store.save_record(Record(replace(moved, resume=State.REGISTERING, config_sha256="another")))
+    assert attempt.claim is not None
+    cloud = Cloud(MemoryJournal(), lambda: NOW)
+    result = run(store, cloud, NOW + SECOND, Unresolved())
+    assert result.record.attempt is not None
+    assert result.record.attempt.target == attempt.target
+    assert result.record.attempt.state is State.REGISTERING
+
+
+def test_an_unknown_registration_without_a_claim_is_tried_again_by_itself(store: Store) -> None:
+    attempt = registering(store)
+    assert attempt.claim is not None
+    store.destroy_claim(attempt.claim.fingerprint)
+    store.save_record(Record(replace(attempt, claim=None)))
+    cloud = Cloud(MemoryJournal(), lambda: NOW)
+    now, waits = NOW, []
+    for _ in range(8):
+        result = run(store, cloud, now)
+        assert result.after_seconds is not None
+        waits.append(result.after_seconds)
+        now += timedelta(seconds=result.after_seconds)
+    assert waits == [1.5, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 60.0]
+    # AWS lets the certificate in at last.
+    key = store.load_staged(ID).certificate.public_key_id
+    cloud.note("issued", id=ID, key=key, token="t", at=NOW.isoformat())
+    cloud.note("activated", id=ID)
+    run(store, cloud, now)
+    serving = store.current()
+    assert serving is not None and serving.certificate_id == ID

@@ -285,17 +285,36 @@ class Pass:
         """Out of BLOCKED: afresh when the configuration changed, else where it was."""
         same = attempt.config_sha256 == self._settings().sha256
         if attempt.resume is State.REGISTERING and attempt.ambiguous:
-            event = Event.UNBLOCKED_IN_REGISTRATION  # never walk away from a certificate that may be active
+            # Never walk away from a certificate that may be active: it is asked for again, as corrected.
+            event = Event.UNBLOCKED_IN_REGISTRATION
         elif attempt.resume in (State.KEYS_STAGED, State.REGISTERING) and same:
             event = Event.UNBLOCKED_WITH_KEYS
         else:
             event = Event.UNBLOCKED_AFRESH
         moved = table.advance(attempt, event, self._now())
         moved = replace(moved, resume=None, config_sha256=None, failures=0, retry_at=None)
+        if event is Event.UNBLOCKED_IN_REGISTRATION and not same:
+            moved = replace(moved, target=self._corrected(attempt))
         if event is Event.UNBLOCKED_AFRESH:
             self._set_key_aside(attempt)
             moved = replace(moved, target=None, certificate_id=None, token_received_at=None)
         return moved
+
+    def _corrected(self, attempt: Attempt) -> Target | None:
+        """What may be corrected while the token of a request lives: it is valid at one endpoint only."""
+        frozen, claim = attempt.target, attempt.claim
+        if frozen is None or claim is None:
+            return frozen
+        try:
+            asked = self._world.configuration.target(claim.fingerprint, frozen.ca_sha256)
+        except ClaimdError:
+            return frozen  # the same request is refused again, and waits for the next correction
+        return replace(
+            frozen,
+            template=asked.template,
+            parameters=asked.parameters,
+            identity_client_id=asked.identity_client_id,
+        )
 
     def _too_early(self, step: Step, attempt: Attempt) -> bool:
         if step in (Step.LOSE_CLAIM, Step.LET_TOKEN_LAPSE) or self._world.by_hand:
@@ -449,8 +468,16 @@ class Pass:
             self._try_out(attempt.target, client_id, credentials)
         except CredentialsRefusedError:
             self._probed = True  # proves nothing: it may be INACTIVE, or its policy denies this client id
+            if attempt.claim is None:
+                self._come_back(attempt)
             return
         self._registered(attempt, None, None, known=False)
+
+    def _come_back(self, attempt: Attempt) -> None:
+        """No claim to ask again with: the certificate is tried again, for as long as its token lives."""
+        attempt = replace(attempt, failures=attempt.failures + 1)
+        delay = table.delay_seconds(attempt, self._world.random())
+        self._save(replace(attempt, retry_at=self._now() + timedelta(seconds=delay)))
 
     def _verify(self, attempt: Attempt) -> None:
         """Prove the new identity by connecting with it, and only then let it serve."""

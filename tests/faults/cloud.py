@@ -79,6 +79,7 @@ class What(str, Enum):
     LOSE_ANSWER = "lose-answer"  # it was acted on, the connection ends before the answer
     UNAVAILABLE = "unavailable"  # /rejected with 500, not acted on
     THROTTLED = "throttled"  # /rejected with 429, not acted on
+    REFUSED_PARAMETERS = "refused-parameters"  # /rejected with 400, not acted on
     REFUSED_AFTER = "refused-after"  # acted on, and answered with 500 all the same
 
 
@@ -213,6 +214,8 @@ class CloudLink:
             return _rejected(500, "INTERNAL_FAILURE")
         if what is What.THROTTLED:
             return _rejected(429, "THROTTLED")
+        if what is What.REFUSED_PARAMETERS:
+            return _rejected(400, "InvalidParameters")
         body = json.loads(payload.reveal())
         answer = self._register(body) if step == "register" else self._create(body)
         self._cloud.boundary(f"after {step}")

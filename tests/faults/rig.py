@@ -198,11 +198,11 @@ class Rig:
             if self.is_active() and result.exit in (Exit.OK, Exit.NOTHING_TO_DO):
                 return Recovery(True, count, used, why)
             idle = result.exit is Exit.NOTHING_TO_DO and result.problem is None
-            if result.after_seconds is not None and not idle:
-                self.advance(max(result.after_seconds, 0.5))
-            elif self.waits_for_a_claim() and self.dropped < len(self.claims):
+            if self.waits_for_a_claim() and self.dropped < len(self.claims):
                 self.drop(self.dropped)
                 used += 1
+            elif result.after_seconds is not None and not idle:
+                self.advance(max(result.after_seconds, 0.5))
             else:
                 return Recovery(False, count, used, why or "it waits for nothing")
         return Recovery(False, passes, used, f"no end: {why}")
