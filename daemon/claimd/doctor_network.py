@@ -16,8 +16,8 @@ from cryptography import x509
 from . import endpoint, preflight
 from .errors import ClaimdError
 from .inquiry import Check, Found, failed, of_problem, ok, skipped, warning
+from .inspection import EARLIEST
 from .model import spoken
-from .ready import EARLIEST
 
 if TYPE_CHECKING:
     from .patient import Patient

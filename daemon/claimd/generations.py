@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from .attempt import ENDED, State
 from .errors import ClaimdError, Code, problem
+from .inspection import EARLIEST
 from .model import short
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def remove_old(store: Store, record: Record, retention: Retention, now: datetime
     """Remove what is kept long enough; in how many seconds the next one is due. Raises OSError."""
     due = None
     for number, generation in enumerate(earlier(store, record)):
+        if generation.replaced_at < EARLIEST:
+            continue  # by a clock that was wrong: nobody knows how long it is kept already
         age = now - generation.replaced_at
         longest = timedelta(days=retention.days) if number < retention.generations else LEAST_AGE
         left = (max(longest, LEAST_AGE) - age).total_seconds()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # AWS's claims live five minutes; the sandbox's and a private endpoint's may live longer. A device's own
 # certificate lives years.
 LONGEST_CLAIM_LIFE = timedelta(days=1)
+# No clock that is right can be before this program was made.
+EARLIEST = datetime(2025, 1, 1, tzinfo=timezone.utc)
 _WIDTH = 15
 _LAST_MOMENT = datetime.max.replace(tzinfo=timezone.utc)
 

@@ -7,21 +7,19 @@ configuration, parameters, roots, then the name, the port and TLS of the endpoin
 from __future__ import annotations
 
 import threading
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from . import config, endpoint, facts, preflight, proxy
 from .connect import PORT_TROUBLES
 from .errors import ClaimdError, Code, Problem, problem
+from .inspection import EARLIEST
 from .model import spoken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from .model import Layout
-
-# No clock that is right can be before this program was made.
-EARLIEST = datetime(2025, 1, 1, tzinfo=timezone.utc)
 
 
 def trouble(

@@ -1,0 +1,78 @@
+"""Which earlier identity goes, and when, on a real store."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from claimd import generations
+from claimd.attempt import Record
+from claimd.durable import Disk
+from claimd.generations import LEAST_AGE, Retention
+from claimd.model import Layout
+from claimd.store import Store, identity_document
+from material import NOW, issued
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(Layout(str(tmp_path)), Disk())
+    os.makedirs(made.layout.state_directory)
+    made.prepare()
+    return made
+
+
+def name(number: int) -> str:
+    return f"{number:02x}" * 32
+
+
+def replaced(store: Store, *registered_at: datetime) -> None:
+    """Identity 0, and one more for each time, each having replaced the one before; the last one serves."""
+    for number, at in enumerate((NOW - 900 * DAY, *registered_at)):
+        store.stage(issued(name(number)), b"roots")
+        certificate = store.load_staged(name(number)).certificate
+        store.complete(
+            name(number),
+            identity_document(
+                certificate_id=name(number),
+                certificate=certificate,
+                endpoint="e.example",
+                port=8883,
+                template="T",
+                client_id="c",
+                thing_name="thing",
+                thing_name_known=True,
+                device_configuration=None,
+                registered_at=at,
+                replaces=name(number - 1) if number else None,
+                replaced_thing=None,
+            ),
+        )
+    store.activate(name(len(registered_at)))
+
+
+def test_the_old_go_by_age_and_by_number(store: Store) -> None:
+    replaced(store, NOW - 40 * DAY, NOW - 20 * DAY, NOW - 10 * DAY, NOW - LEAST_AGE / 2)
+    due = generations.remove_old(store, Record(), Retention(generations=2, days=30.0), NOW)
+    # 0 is too old, 1 one too many; 2 and 3 were replaced 10 days and half an hour ago.
+    assert sorted(store.staged()) == [name(2), name(3), name(4)]
+    assert due == (20 * DAY).total_seconds()
+
+
+def test_what_was_replaced_a_moment_ago_stays_whatever_the_number(store: Store) -> None:
+    replaced(store, NOW - LEAST_AGE / 2)
+    due = generations.remove_old(store, Record(), Retention(generations=0, days=0.0), NOW)
+    assert sorted(store.staged()) == [name(0), name(1)]
+    assert due == (LEAST_AGE / 2).total_seconds()
+
+
+def test_nobody_knows_how_long_ago_a_wrong_clock_was(store: Store) -> None:
+    replaced(store, datetime(1970, 1, 1, 0, 3, tzinfo=timezone.utc))
+    due = generations.remove_old(store, Record(), Retention(generations=0, days=1.0), NOW)
+    assert sorted(store.staged()) == [name(0), name(1)]
+    assert due is None
