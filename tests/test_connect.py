@@ -185,6 +185,13 @@ class TestPorts:
         assert connect(transport, 8883, 443) is transport.links[1]
         assert [port for port, _ in transport.opened] == [8883, 443]
 
+    def test_the_port_that_was_open_comes_first_from_then_on(self) -> None:
+        transport = FakeTransport([self.failing(), FakeLink()], lambda port: NOBODY)
+        dialer = Dialer(transport, 10.0, 10.0)
+        assert dialer.as_reached(target(8883, 443)).ports == (8883, 443)
+        dialer.connect(target(8883, 443), "id", CREDENTIALS)
+        assert dialer.as_reached(target(8883, 443)).ports == (443, 8883)
+
     def test_a_proxy_that_leads_to_web_servers_alone(self) -> None:
         refused = problem(Code.PROXY_REFUSED, proxy="p:3128", detail="for e.example:8883 it answers 403")
         transport = FakeTransport(

@@ -12,14 +12,15 @@ import pytest
 
 from claimd.attempt import Attempt, ClaimRecord, Event, Record, State, advance
 from claimd.durable import Disk
-from claimd.errors import Code, fail
+from claimd.errors import Code, Problem, fail, problem
+from claimd.fleet import Credentials, LinkError, Trouble
 from claimd.inspection import not_yet_valid
 from claimd.intake import Intake
 from claimd.model import Layout, Target
-from claimd.provision import DEFAULTS, Pass, Result, Settings, World
+from claimd.provision import DEFAULTS, REFUSALS_BEFORE_POLICY, Pass, Result, Settings, World
 from claimd.recovery import identity_of
 from claimd.store import Store
-from faults.cloud import Cloud, Fault, MemoryJournal, What
+from faults.cloud import Cloud, CloudLink, Fault, MemoryJournal, What
 from material import NOW, claim, issued
 
 ID = "c0" * 32
@@ -99,10 +100,7 @@ def test_no_client_id_keeps_a_registered_identity_from_serving(store: Store, cli
 
 
 def test_a_registered_identity_is_tried_slowly_after_the_claim_s_end(store: Store) -> None:
-    attempt = registering(store)
-    store.complete(ID, identity_of(store, attempt, registered_at=NOW))
-    moved = advance(attempt, Event.REGISTRATION_PROVED, NOW)
-    store.save_record(Record(replace(moved, ambiguous=False)))
+    registered(store)
     cloud, now, waits = Cloud(MemoryJournal(), lambda: NOW), NOW + timedelta(minutes=6), []
     for _ in range(8):
         result = run(store, cloud, now)
@@ -111,6 +109,50 @@ def test_a_registered_identity_is_tried_slowly_after_the_claim_s_end(store: Stor
         waits.append(result.after_seconds)
         now += timedelta(seconds=result.after_seconds)
     assert waits == [1.5, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0]
+
+
+def registered(store: Store) -> Attempt:
+    attempt = registering(store)
+    store.complete(ID, identity_of(store, attempt, registered_at=NOW))
+    moved = replace(advance(attempt, Event.REGISTRATION_PROVED, NOW), ambiguous=False)
+    store.save_record(Record(moved))
+    return moved
+
+
+def test_only_refusals_count_as_refusals(store: Store) -> None:
+    attempt = registered(store)
+    # A morning without network, and then AWS's first word.
+    store.save_record(Record(replace(attempt, failures=7)))
+    cloud = Cloud(MemoryJournal(), lambda: NOW)
+    for number in range(1, REFUSALS_BEFORE_POLICY + 1):
+        result = run(store, cloud, NOW + timedelta(hours=number))
+        assert result.record.attempt is not None and result.record.attempt.refusals == number
+        assert (store.current_link() is not None) == (number == REFUSALS_BEFORE_POLICY)
+
+
+def test_the_port_that_is_open_is_the_identity_s(store: Store) -> None:
+    class ClosedLink(CloudLink):
+        def wait_connected(self, seconds: float) -> bool:
+            raise LinkError(Trouble.UNREACHABLE, "1047")
+
+    class OneClosed(Cloud):
+        def open(
+            self, host: str, port: int, client_id: str, credentials: Credentials, *, as_guest: bool = False
+        ) -> CloudLink:
+            return ClosedLink(self, credentials) if port == 8883 else CloudLink(self, credentials)
+
+        def diagnose(self, host: str, port: int, roots: bytes) -> Problem | None:
+            return problem(Code.CONNECTION_REFUSED, endpoint=host, port=port) if port == 8883 else None
+
+    class BothPorts(Configured):
+        def target(self, fingerprint: str, ca_sha256: str) -> Target:
+            return replace(super().target(fingerprint, ca_sha256), ports=(8883, 443))
+
+    mine = claim()
+    store.secure_claim(mine)
+    run(store, OneClosed(MemoryJournal(), lambda: NOW, claims=[mine.certificate.pem]), NOW, BothPorts())
+    serving = store.current()
+    assert serving is not None and serving.document["port"] == 443
 
 
 def test_a_claim_that_begins_at_the_end_of_time_is_named() -> None:

@@ -19,7 +19,7 @@ from material import NOW, claim
 
 def record() -> Record:
     begun = table.begin(ClaimRecord.of(claim()), NOW, None)
-    return Record(replace(table.turned_away(begun), failures=1))
+    return Record(replace(table.turned_away(begun), failures=1, refusals=1))
 
 
 def test_it_comes_back_as_it_was() -> None:

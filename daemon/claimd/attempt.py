@@ -122,6 +122,7 @@ class Attempt:
     `retry_at`: no earlier than this, unless a person asks or the configuration changes.
     `replaces`: the certificate id that serves until this attempt is active.
     `refused`: fingerprints of claims that the endpoint turned away, the last one last.
+    `failures`: in a row, of any kind; `refusals`: how often AWS turned the registered identity away.
     """
 
     state: State
@@ -137,6 +138,7 @@ class Attempt:
     resume: State | None = None
     config_sha256: str | None = None
     failures: int = 0
+    refusals: int = 0
     retry_at: datetime | None = None
     problem: Problem | None = None
     stages: tuple[tuple[State, datetime], ...] = ()

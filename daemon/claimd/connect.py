@@ -7,6 +7,7 @@ when the endpoint was reached and trusted a moment later.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import endpoint, fleet
@@ -104,6 +105,13 @@ class Dialer:
         self._transport = transport
         self._connect_seconds = connect_seconds
         self._answer_seconds = answer_seconds
+        self._port: int | None = None
+
+    def as_reached(self, target: Target) -> Target:
+        """The target with the port first that the last connection found open: nobody waits for the others."""
+        if self._port is None:
+            return target
+        return replace(target, ports=(self._port, *(each for each in target.ports if each != self._port)))
 
     def line(self, claim: Claim, target: Target, roots: bytes) -> Line:
         """Connected with the claim and subscribed to all four answers."""
@@ -134,11 +142,14 @@ class Dialer:
         found: Problem | None = None
         for port in target.ports:
             try:
-                return self._connect_port(target, port, client_id, credentials, as_guest)
+                link = self._connect_port(target, port, client_id, credentials, as_guest)
             except ClaimdError as error:
                 found = found or error.problem
                 if error.problem.code not in PORT_TROUBLES:
                     raise
+            else:
+                self._port = port
+                return link
         assert found is not None, "a target has a port"
         raise ClaimdError(found)
 

@@ -334,6 +334,8 @@ class Pass:
         self._store.probe()
         key = self._own_key(attempt.claim.fingerprint, target) if target.key_source == "device" else None
         line = self._line_with_claim(attempt.claim, target, roots)
+        # identity.json names the port that is open, and whoever uses the identity begins there.
+        target = self._dialer().as_reached(target)
         self._check_stop()
         attempt = replace(table.advance(attempt, Event.KEYS_REQUEST_RECORDED, self._now()), target=target)
         self._save(attempt)
@@ -508,7 +510,7 @@ class Pass:
     def _refused_identity(self, attempt: Attempt, client_id: str, detail: str) -> None:
         assert attempt.certificate_id is not None
         if (
-            attempt.failures + 1 >= REFUSALS_BEFORE_POLICY
+            attempt.refusals + 1 >= REFUSALS_BEFORE_POLICY
             and not self._serves()
             and self._settings_or_defaults().on_refusal == "activate"
         ):
@@ -581,7 +583,10 @@ class Pass:
             return
         if attempt.state is State.KEYS_REQUESTED:
             attempt = table.advance(attempt, Event.KEYS_REQUEST_FAILED, now)
-        attempt = replace(attempt, failures=attempt.failures + 1, problem=why)
+        refused = why.code is Code.IDENTITY_REFUSED
+        attempt = replace(
+            attempt, failures=attempt.failures + 1, refusals=attempt.refusals + refused, problem=why
+        )
         delay = table.delay_seconds(attempt, self._world.random())
         again = why.kind is Kind.RETRY or attempt.state is State.REGISTERED or why.code in _CURED_BY_ITSELF
         retry_at = now + timedelta(seconds=delay) if again else None

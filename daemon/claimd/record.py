@@ -93,6 +93,7 @@ def _attempt(a: Attempt) -> dict[str, Any]:
         "resume": None if a.resume is None else a.resume.value,
         "config_sha256": a.config_sha256,
         "failures": a.failures,
+        "refusals": a.refusals,
         "retry_at": time_to_json(a.retry_at),
         "problem": None
         if a.problem is None
@@ -136,6 +137,7 @@ def _read_attempt(body: dict[str, Any]) -> Attempt:
         resume=None if body["resume"] is None else State(body["resume"]),
         config_sha256=body["config_sha256"],
         failures=body["failures"],
+        refusals=int(body.get("refusals", 0)),  # newer than the schema
         retry_at=_read_time_or_none(body["retry_at"]),
         problem=None if found is None else _read_problem(found),
         stages=tuple((State(state), _read_time(at)) for state, at in body["stages"]),
