@@ -11,6 +11,7 @@ from claimd import attempt as table
 from claimd import waiting
 from claimd.attempt import Event
 from claimd.errors import Code, Exit
+from claimd.model import short
 from states import (
     CERTIFICATE,
     CLAIM,
@@ -115,6 +116,27 @@ class TestTheNewestDrop:
         junk = {"photo.jpg": failed(Code.CLAIM_NOT_RECOGNISED, file="photo.jpg", detail="no PEM")}
         beside = document(identity=IDENTITY, history=(OLD,), drop=junk)
         assert end(beside, beside) is Exit.OLD_IDENTITY_SERVES
+
+    def test_an_expired_claim_beside_junk_is_what_is_told(self) -> None:
+        junk = {"photo.jpg": failed(Code.CLAIM_NOT_RECOGNISED, file="photo.jpg", detail="no PEM")}
+        expired = outcome("failed", Code.CLAIM_EXPIRED, hours=0)
+        both = document(history=(OLD, expired), drop=junk)
+        found = waiting.ending(both, False, waiting.goal(both, False, None))
+        assert found is not None and "[claim-expired]" in found.sentence
+        # Hours later the junk is what was dropped last.
+        late = document(history=(OLD, outcome("failed", Code.CLAIM_EXPIRED, hours=3)), drop=junk)
+        found = waiting.ending(late, False, waiting.goal(late, False, None))
+        assert found is not None and found.sentence == "what was dropped is no claim"
+
+    def test_a_claim_that_is_copied_again(self) -> None:
+        """Its copy is destroyed, and nothing new comes of it: what the claim came to is the answer."""
+        again = failed(Code.CLAIM_ALREADY_TAKEN_IN, claim=short(OLD.claim), file="claim.json")
+        copied = document(identity=IDENTITY, history=(OLD,), trouble=again)
+        assert end(SERVING, copied, unseen=True) is Exit.OK
+        lost = outcome("failed", Code.CLAIM_EXPIRED, claim=OLD.claim, hours=72)
+        assert end(SERVING, document(history=(lost,), trouble=again), unseen=True) is Exit.CLAIM_UNUSABLE
+        # Nothing is known of how it ended: the history holds the last ones only.
+        assert end(SERVING, document(identity=IDENTITY, trouble=again), unseen=True) is None
 
     def test_half_a_pair_is_waited_for(self) -> None:
         assert end(STATES["key-missing"], STATES["key-missing"]) is None

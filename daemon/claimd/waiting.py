@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from . import attempt as table
@@ -33,6 +33,8 @@ _UNFINISHED = frozenset(
         Code.CLAIM_NOT_YET_VALID.value,
     }
 )
+# A claim that ended this shortly before says more than what else lies in the drop directory.
+_JUST_NOW = timedelta(minutes=5)
 _SPAN = re.compile(r"(\d{1,6})(s|m|h)?")
 _UNITS = {None: 1, "s": 1, "m": 60, "h": 3600}
 
@@ -73,7 +75,9 @@ def goal(document: Mapping[str, Any], unseen: bool, wanted: str | None) -> Goal:
     if wanted is not None:
         return Goal(wanted, frozenset())
     history = list(document["history"])
-    if not (unseen or _is_open(document) or document["drop"]):
+    if not (unseen or _is_open(document)) and history and _failed_beside_junk(document, history[-1]):
+        history = history[:-1]
+    elif not (unseen or _is_open(document) or document["drop"]):
         worker = _worker(document)
         if worker is None:
             # Nothing is on its way: the newest drop is the one that ended last.
@@ -105,7 +109,7 @@ def ending(document: Mapping[str, Any], unseen: bool, wanted: Goal) -> Ending | 
         return None
     if new:
         return _of_outcome(document, new[-1])
-    return _of_junk(document)
+    return _of_copy(document) or _of_junk(document)
 
 
 def _outcome_of(document: Mapping[str, Any], wanted: str) -> Mapping[str, Any] | None:
@@ -169,9 +173,30 @@ def _of_outcome(document: Mapping[str, Any], outcome: Mapping[str, Any]) -> Endi
     return Ending(_or_old(document, exit_code), f"the claim {claim} failed{why}", same)
 
 
+def _failed_beside_junk(document: Mapping[str, Any], last: Mapping[str, Any]) -> bool:
+    """Both were there when the last pass looked. An identity is never the success of what lies there."""
+    if not document["drop"] or last["result"] != "failed" or _worker(document) is not None:
+        return False
+    looked, ended = (datetime.fromisoformat(at) for at in (document["updated_at"], last["at"]))
+    return looked - ended < _JUST_NOW and not _holds_unfinished(document)
+
+
+def _of_copy(document: Mapping[str, Any]) -> Ending | None:
+    """A claim that had been taken in was copied again: what it came to is the answer."""
+    found = document["problem"]
+    if found is None or found["code"] != Code.CLAIM_ALREADY_TAKEN_IN.value:
+        return None
+    outcome = _outcome_of(document, found["fields"]["claim"])
+    return None if outcome is None else _of_outcome(document, outcome)
+
+
+def _holds_unfinished(document: Mapping[str, Any]) -> bool:
+    return any(one["problem"]["code"] in _UNFINISHED for one in document["drop"])
+
+
 def _of_junk(document: Mapping[str, Any]) -> Ending | None:
     """Files that a pass has looked at and that are no claim."""
-    if not document["drop"] or any(one["problem"]["code"] in _UNFINISHED for one in document["drop"]):
+    if not document["drop"] or _holds_unfinished(document):
         return None
     found = document["drop"][0]["problem"]
     return Ending(_or_old(document, Exit.CLAIM_UNUSABLE), "what was dropped is no claim", found)
