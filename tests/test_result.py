@@ -13,6 +13,8 @@ from claimd.durable import Disk
 from claimd.result import KEPT, MAX_ANSWERS, MAX_ANSWERS_A_PASS, ResultDirectory
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=timezone.utc)
+DONE = ["DONE", "", "words"]
+JUNK = ["REFUSED", "", "words"]
 
 
 @pytest.fixture
@@ -88,6 +90,26 @@ class TestTheAnswerToADrop:
         result.write({}, [word], now)
         assert result.tells_of_a_drop(now) is remembered
         assert not result.tells_of_a_drop(now + timedelta(minutes=11))
+
+    def test_what_came_before_it_is_no_news(self, result: ResultDirectory, place: Path) -> None:
+        result.write({"photo.jpg": JUNK}, JUNK, NOW)
+        result.write({"claim.json": DONE}, DONE, NOW)
+        changed = datetime.fromtimestamp((place / "latest.txt").stat().st_mtime, timezone.utc)
+        later = changed + timedelta(seconds=60)
+        assert not result.is_news("photo.jpg", 61, later), "it had its answer"
+        assert result.is_news("photo.jpg", 59, later), "it came after the claim"
+        assert not result.is_latest("photo.jpg") and result.is_latest("claim.json")
+
+    def test_what_is_told_there_may_change(self, result: ResultDirectory) -> None:
+        result.write({"photo.jpg": JUNK}, JUNK, NOW)
+        assert result.is_latest("photo.jpg") and result.is_news("photo.jpg", 1e6, NOW)
+
+    @pytest.mark.parametrize("word", ["READY", "NOT READY"])
+    def test_any_drop_is_news_to_a_device_that_waits_for_one(
+        self, result: ResultDirectory, word: str
+    ) -> None:
+        result.write({}, [word, "", "words"], NOW)
+        assert result.is_news("photo.jpg", 1e6, NOW)
 
     def test_nothing_was_said_yet(self, result: ResultDirectory) -> None:
         assert not result.tells_of_a_drop(NOW)

@@ -87,10 +87,10 @@ class Answers:
             return self._latest_of_destroyed(at_once, answers, scene)
         if intake.problems:
             told = [name for name in intake.problems if name in answers]
-            return answers[
-                min(told, key=lambda name: (answers[name][0] != "WAITING", -self._seen(name), name))
-            ]
-        if intake.destroyed:
+            name = min(told, key=lambda name: (answers[name][0] != "WAITING", -self._seen(name), name))
+            ago = looking.elapsed() - self._seen(name)
+            return answers[name] if self._directory.is_news(name, ago, scene.now) else None
+        if any(self._directory.is_latest(name) for name in islice(intake.destroyed, MAX_ANSWERS_A_PASS)):
             return self._latest_of_destroyed(intake.destroyed, answers, scene)
         attempt = scene.record.attempt
         if attempt is not None and attempt.claim is not None and attempt.state not in table.ENDED:

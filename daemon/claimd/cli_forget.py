@@ -13,6 +13,7 @@ from .terminal import complain
 if TYPE_CHECKING:
     from .forget import Memory
     from .model import Layout
+    from .store import Store
     from .terminal import Commands
 
 
@@ -58,7 +59,20 @@ def _forget(options: argparse.Namespace, layout: Layout) -> int:
         print("run claimd forget again: what was begun is finished then", file=sys.stderr)
         return found.exit
     _say(there)
-    return _judge_image(layout) if options.generalize else Exit.OK
+    if options.generalize:
+        return _judge_image(layout)
+    _say_whether_ready(store, options.config)
+    return Exit.OK
+
+
+def _say_whether_ready(store: Store, config_file: str | None) -> None:
+    """In latest.txt: nothing that the service watches has changed, so that it may look in an hour only."""
+    from . import ready
+    from .answering import Answers
+    from .terminal import now
+
+    found = ready.trouble(store.layout, config_file, now())
+    Answers(store.layout, store).tell_readiness(now(), found)
 
 
 def _agreed(there: Memory) -> bool:

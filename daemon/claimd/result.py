@@ -26,6 +26,7 @@ MAX_ANSWERS = 200
 # A pass that meets a flood answers to so many files.
 MAX_ANSWERS_A_PASS = 32
 _MAX_ANSWER_BYTES = 16 * 1024
+_OF_THE_DEVICE = ("READY", "NOT READY")
 
 
 class ResultDirectory:
@@ -59,14 +60,37 @@ class ResultDirectory:
 
     def tells_of_a_drop(self, now: datetime) -> bool:
         """Whether latest.txt answers a drop of the last minutes: somebody still has to read it."""
-        path = os.path.join(self._path, answer.LATEST)
+        word, changed = self._latest()
+        return word not in ("", *_OF_THE_DEVICE, "DONE") and abs(now - changed) < answer.REMEMBERED
+
+    def is_news(self, name: str, seconds_ago: float, now: datetime) -> bool:
+        """Whether the file that came so long ago is what latest.txt has to tell of: unless something that
+        came later is told there."""
+        word, changed = self._latest()
+        if word in ("", *_OF_THE_DEVICE) or seconds_ago < (now - changed).total_seconds():
+            return True
+        return self.is_latest(name)
+
+    def is_latest(self, name: str) -> bool:
+        """Whether latest.txt says what the answer to this file says."""
+        before = _without_time(self._read(answer.LATEST))
+        return bool(before) and before == _without_time(self._read(answer.file_name(name)))
+
+    def _latest(self) -> tuple[str, datetime]:
+        """Its first line, empty when there is none, and when it was written."""
         try:
-            with open(path, "rb") as file:
-                word = file.readline(64).strip()
-                changed = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, timezone.utc)
+            with open(os.path.join(self._path, answer.LATEST), "rb") as file:
+                word = file.readline(64).strip().decode("ascii", "replace")
+                return word, datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, timezone.utc)
         except OSError:
-            return False
-        return word not in (b"READY", b"NOT READY", b"DONE") and abs(now - changed) < answer.REMEMBERED
+            return "", datetime.min.replace(tzinfo=timezone.utc)
+
+    def _read(self, name: str) -> bytes:
+        try:
+            with open(os.path.join(self._path, name), "rb") as file:
+                return file.read(_MAX_ANSWER_BYTES)
+        except OSError:
+            return b""
 
     def _prepare(self) -> None:
         if self._prepared:
@@ -78,15 +102,9 @@ class ResultDirectory:
         self._prepared = True
 
     def _write(self, name: str, text: bytes) -> None:
-        path = os.path.join(self._path, name)
-        try:
-            with open(path, "rb") as file:
-                before = file.read(_MAX_ANSWER_BYTES)
-        except OSError:
-            before = b""
         # The last line is the time: an answer that says the same keeps the one it had.
-        if _without_time(before) != _without_time(text):
-            self._disk.write_volatile(path, text, MODE)
+        if _without_time(self._read(name)) != _without_time(text):
+            self._disk.write_volatile(os.path.join(self._path, name), text, MODE)
 
 
 def _without_time(text: bytes) -> bytes:

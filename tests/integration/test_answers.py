@@ -98,6 +98,8 @@ class TestADrop:
         device.put("claim.json", json.dumps(sandbox.create_claim(life=-10)))
         device.provision()
         assert "code:          claim-expired" in latest(device), "not the photo that still lies there"
+        device.provision()
+        assert "code:          claim-expired" in latest(device), "nor in a later pass"
         device.put("half.pem", sandbox.create_claim()["certificatePem"])
         device.provision()
         assert latest(device).startswith("WAITING\n\nThe certificate is here (half.pem)")
