@@ -94,6 +94,14 @@ class TestMerged:
         found = self.merged(worker, None, ["folder"])
         assert [one["file"] for one in found["drop"]] == ["folder/b.jpg"]
         assert found["dropped"] == ["folder"]
+        assert found["problem"] == GARBAGE.to_json() and found["state"] == "refused"
+        none = self.merged(worker, None, [])
+        assert (none["drop"], none["problem"], none["state"]) == ([], None, "unprovisioned")
+
+    def test_taking_files_away_ends_no_attempt(self) -> None:
+        worker = document(record=Record(claimed(OFFLINE)), drop={"a.pem": KEY_MISSING})
+        found = self.merged(worker, None, [])
+        assert (found["problem"], found["state"]) == (OFFLINE.to_json(), "waiting")
 
     @pytest.mark.parametrize(
         ("watcher", "code"),

@@ -28,7 +28,8 @@ class Explanation:
     remedy: str
 
 
-_AGAIN = "nothing to do: claimd tries again by itself while the claim lives"
+_BY_ITSELF = "claimd tries again by itself while the claim lives"
+_AGAIN = "nothing to do: " + _BY_ITSELF
 _ENDPOINT = "`aws iot describe-endpoint --endpoint-type iot:Data-ATS`"
 _TMPFILES = "run `sudo systemd-tmpfiles --create claimd.conf`"
 _NEW_CLAIM = (
@@ -63,7 +64,7 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.RETRY,
         "{file} is not complete: {detail}",
         "the file is still being copied, or the copy was cut off",
-        "wait until the copy is done; if it is done, copy the file again",
+        "wait until the copy is done; if nothing more comes, copy or paste the whole of it again",
     ),
     Code.CLAIM_NOT_RECOGNISED: Explanation(
         Kind.WAITING,
@@ -233,7 +234,8 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.RETRY,
         "{endpoint} refused the connection on port {port}",
         "a firewall answers in its place, or endpoint or port is wrong",
-        "ask for TCP 8883 or 443 to {endpoint} to be opened; " + _AGAIN,
+        "ask for TCP {port} to {endpoint} to be opened, or correct port in /etc/claimd/claimd.toml; "
+        + _BY_ITSELF,
     ),
     Code.ENDPOINT_UNREACHABLE: Explanation(
         Kind.RETRY,
@@ -278,14 +280,14 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.RETRY,
         "the server's certificate is not valid at this device's time {now}: {detail}",
         "this device's clock is wrong",
-        "set the clock: `sudo timedatectl set-ntp true`; " + _AGAIN,
+        "set the clock: `sudo timedatectl set-ntp true`; " + _BY_ITSELF,
     ),
     Code.TLS_NO_ANSWER: Explanation(
         Kind.RETRY,
         Exit.RETRY,
         "{endpoint} takes connections on port {port} but does not speak TLS there",
         "a firewall or a captive portal answers in its place, or the port is wrong",
-        "check port and network; " + _AGAIN,
+        "check port and network; " + _BY_ITSELF,
     ),
     Code.TLS_FAILED: Explanation(
         Kind.RETRY,
@@ -322,7 +324,7 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.RETRY,
         "another connection took over the client id {client_id} while {step}",
         "two devices use one client id, or two claimd run with one claim",
-        "make sure that the claim was copied to one device only; " + _AGAIN,
+        "make sure that the claim was copied to one device only; " + _BY_ITSELF,
     ),
     Code.SUBSCRIBE_REFUSED: Explanation(
         Kind.BLOCKED,

@@ -13,6 +13,7 @@ from .terminal import Live, columns, now, say, status, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TextIO
 
     from .model import Layout
     from .terminal import Commands
@@ -128,14 +129,21 @@ def wait_for(layout: Layout, fingerprint: str | None, seconds: float) -> int:
         print(f"claimd: time is up after {seconds:g} s; see: claimd status", file=sys.stderr)
         return Exit.TIMEOUT
     if ending.exit is Exit.OK:
-        print(ending.sentence)
+        _say_sentence(ending.sentence, sys.stdout)
         return ending.exit
-    print(f"claimd: {ending.sentence}", file=sys.stderr)
+    _say_sentence(f"claimd: {ending.sentence}", sys.stderr)
     if ending.problem is not None:
         from .screen import told
 
         say(told(ending.problem), sys.stderr)
     return ending.exit
+
+
+def _say_sentence(sentence: str, file: TextIO) -> None:
+    """One line for a script; for a person as wide as the terminal."""
+    from .words import wrapped
+
+    say(wrapped(sentence, columns=columns(file)) if file.isatty() else [sentence], file)
 
 
 def _explain(options: argparse.Namespace, layout: Layout) -> int:

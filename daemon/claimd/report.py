@@ -151,11 +151,25 @@ def merged(
     if dropped is not None:
         # What was taken away since the last pass looked is no longer there to complain about.
         there = set(document["dropped"])
-        document["drop"] = [one for one in document["drop"] if _outer(one["file"]) in there]
+        _take_away(document, [one for one in document["drop"] if _outer(one["file"]) not in there])
     document["service"] = None if watcher is None else dict(watcher)
     if watcher is not None and document["problem"] is None:
         document["problem"] = _service_problem(watcher)
     return document
+
+
+def _take_away(document: dict[str, Any], gone: Sequence[Mapping[str, Any]]) -> None:
+    """Files that are no longer there: neither they nor what was wrong with them."""
+    document["drop"] = [one for one in document["drop"] if one not in gone]
+    if document["problem"] not in [one["problem"] for one in gone]:
+        return
+    waiting = {code.value for code in _WAITING_CODES}
+    left = [one["problem"] for one in document["drop"]]
+    left.sort(key=lambda found: found["code"] not in waiting)
+    document["problem"] = left[0] if left else None
+    if document["state"] in (DeviceState.WAITING.value, DeviceState.REFUSED.value):
+        state = DeviceState.WAITING if left and left[0]["code"] in waiting else DeviceState.REFUSED
+        document["state"] = (state if left else DeviceState.UNPROVISIONED).value
 
 
 def _outer(name: str) -> str:
