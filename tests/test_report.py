@@ -98,6 +98,10 @@ class TestMerged:
         none = self.merged(worker, None, [])
         assert (none["drop"], none["problem"], none["state"]) == ([], None, "unprovisioned")
 
+    def test_a_provisioned_device_stays_one_whatever_lay_there(self) -> None:
+        found = self.merged(document(identity=IDENTITY, drop={"b.jpg": GARBAGE}), None, [])
+        assert (found["problem"], found["state"]) == (None, "provisioned")
+
     def test_taking_files_away_ends_no_attempt(self) -> None:
         worker = document(record=Record(claimed(OFFLINE)), drop={"a.pem": KEY_MISSING})
         found = self.merged(worker, None, [])
