@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -184,6 +185,22 @@ def _several(m: Machine) -> None:
     (m.state / "attempt.json").unlink()
 
 
+def _key_open(m: Machine) -> None:
+    m.active()
+    (m.folder() / "private.key").chmod(0o644)
+
+
+def _token_open(m: Machine) -> None:
+    m.staged()
+    (m.folder() / "ownership-token").chmod(0o660)
+
+
+def _claim_open(m: Machine) -> None:
+    m.claimed()
+    (key,) = m.state.glob("claims/*/private.key")
+    key.chmod(0o606)
+
+
 Make = Callable[[Machine], object]
 # case, how it comes about, the state it goes on in
 CASES: list[tuple[Found, Make, State | None]] = [
@@ -205,6 +222,9 @@ CASES: list[tuple[Found, Make, State | None]] = [
     (Found.ACTIVE_DAMAGED, _active_damaged, State.ACTIVE),
     (Found.RECORD_GONE, _record_gone, State.REGISTERED),
     (Found.SEVERAL_IDENTITIES, _several, None),
+    (Found.SECRET_OPEN, _key_open, State.ACTIVE),
+    (Found.SECRET_OPEN, _token_open, State.KEYS_STAGED),
+    (Found.SECRET_OPEN, _claim_open, State.CLAIMED),
 ]
 
 
@@ -224,6 +244,47 @@ def test_each_case_has_its_sentence_and_its_way_on(
     assert (attempt.state if attempt else None) is state
     assert any(message.startswith(SENTENCES[found]) for message in caplog.messages)
     assert _keys(machine) == keys, "no key is removed"
+
+
+@pytest.mark.parametrize("make", [_key_open, _token_open, _claim_open])
+def test_a_secret_that_somebody_opened_is_shut(machine: Machine, make: Make) -> None:
+    make(machine)
+    assert machine.store.open_secrets()
+    machine.settle()
+    assert machine.store.open_secrets() == []
+    modes = {path.name: path.stat().st_mode & 0o777 for path in machine.state.rglob("*") if path.is_file()}
+    assert modes["private.key"] in (0o640, 0o600) and modes.get("ownership-token", 0o600) == 0o600
+
+
+def test_a_link_in_a_secret_s_place_is_left_alone(machine: Machine, tmp_path: Path) -> None:
+    machine.active()
+    other = tmp_path / "other"
+    other.write_text("of somebody else")
+    other.chmod(0o644)
+    key = machine.folder() / "private.key"
+    key.unlink()
+    key.symlink_to(other)
+    assert machine.store.open_secrets() == []
+    with pytest.raises(OSError, match="symbolic links"):
+        machine.store.disk.narrow(str(key), 0o640)
+    assert other.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_secret_that_can_not_be_shut_is_named(
+    tmp_path: Path, machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Shut(Disk):
+        def narrow(self, path: str, widest: int) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    _key_open(machine)
+    machine.store.disk = Shut()
+    assert machine.settle() is not None
+    (said,) = caplog.messages
+    assert (
+        said
+        == f"others can read {machine.folder()}/private.key, and it can't be shut: Operation not permitted"
+    )
 
 
 def test_every_case_is_tried() -> None:

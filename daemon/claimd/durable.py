@@ -151,6 +151,15 @@ class Disk:
             return
         self.sync_directory(os.path.dirname(path))
 
+    def narrow(self, path: str, widest: int) -> None:
+        """Take from a file all permissions beyond `widest`, durably; a link is not followed."""
+        fd = self._calls.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self._calls.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) & widest)
+            self._calls.fsync(fd)
+        finally:
+            self._calls.close(fd)
+
     def give_up_room(self, path: str) -> None:
         """Remove `path` without making that durable; it may be gone already, or come back."""
         try:

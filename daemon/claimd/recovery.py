@@ -21,6 +21,7 @@ line in `Found`, with a sentence in `SENTENCES`, and its way on in `_settled`.
     active            `current` gone or nowhere                 pointed at it again: the record proves it
     active            it is damaged                             says so; a new claim makes a new identity
     blocked           as the state that it will go back to
+    any               a key or token with a wider mode          its own mode again, and says so
 
 Invariant: nothing is regenerated silently and no key that AWS may have activated is removed.
 """
@@ -66,6 +67,7 @@ class Found(str, Enum):
     ACTIVE_DAMAGED = "active-damaged"
     RECORD_GONE = "record-gone"
     SEVERAL_IDENTITIES = "several-identities"
+    SECRET_OPEN = "secret-open"  # noqa: S105  the name of a case
 
 
 SENTENCES: Mapping[Found, str] = MappingProxyType(
@@ -86,12 +88,14 @@ SENTENCES: Mapping[Found, str] = MappingProxyType(
         Found.ACTIVE_DAMAGED: "the identity that serves is damaged: only a new claim helps",
         Found.RECORD_GONE: "a registered identity lies here and the record of it is gone: it is tried out",
         Found.SEVERAL_IDENTITIES: "several identities lie here and the record is gone: none is chosen",
+        Found.SECRET_OPEN: "others could read a secret, whose mode somebody had changed; it is shut again",
     }
 )
 
 
 def settle(store: Store, record: Record, now: datetime) -> Record:
     """The record after every finished write was taken into account, saved when it changed."""
+    _shut_secrets(store)
     record = _without_damaged_claims(store, record, now)
     if record.attempt is None:
         settled = _without_record(store, record, now)
@@ -112,6 +116,17 @@ _ORDINARY = frozenset(
     {Found.ANSWER_STORED, Found.ANSWER_LOST, Found.REGISTRATION_STORED, Found.REGISTRATION_UNKNOWN}
     | {Found.LINK_SWITCHED}
 )
+
+
+def _shut_secrets(store: Store) -> None:
+    """Before they are used. Who read them meanwhile is not known: that is for a person to judge."""
+    for path, widest in store.open_secrets():
+        try:
+            store.disk.narrow(path, widest)
+        except OSError as error:
+            log.warning("others can read %s, and it can't be shut: %s", path, error.strerror)
+        else:
+            _say(Found.SECRET_OPEN, path)
 
 
 # -- claims

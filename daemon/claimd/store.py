@@ -238,6 +238,17 @@ class Store:
     def destroy_claim(self, fingerprint: str) -> None:
         self.disk.remove_tree(self._claim(fingerprint))
 
+    def open_secrets(self) -> list[tuple[str, int]]:
+        """Path and widest mode of each secret that somebody gave a wider one."""
+        claims = [
+            os.path.join(self._claim(f), name) for f in self.claim_names() for name in (KEY, DEVICE_KEY)
+        ]
+        identities = [self._identity(name) for name in self.staged()]
+        secrets = [(path, 0o600) for path in claims]
+        secrets += [(os.path.join(path, KEY), 0o640) for path in identities]
+        secrets += [(os.path.join(path, TOKEN), 0o600) for path in identities]
+        return [(path, widest) for path, widest in secrets if _is_wider(path, widest)]
+
     # -- the way of an identity
 
     def stage(self, issued: IssuedKeys, roots: bytes) -> None:
@@ -580,6 +591,14 @@ def _checked(name: str) -> str:
     if not _ID.match(name):
         raise ValueError("not 64 hex digits")
     return name
+
+
+def _is_wider(path: str, widest: int) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and bool(stat.S_IMODE(found.st_mode) & ~widest)
 
 
 def _names(directory: str) -> list[str]:
