@@ -168,8 +168,17 @@ def lines(answers: Sequence[Answer], columns: int = COLUMNS) -> list[str]:
                 commands=said.commands,
                 columns=columns,
             )
-    counts = ", ".join(f"{n} {word}" for word, n in _counts(answers).items() if n)
-    return [*found, "", counts or "nothing was checked"]
+    return [*found, "", *wrapped(_summary(answers) or "nothing was checked", columns=columns)]
+
+
+def _summary(answers: Sequence[Answer]) -> str:
+    """How many of each verdict; what needs somebody is named again, for it may have scrolled away."""
+    counts = []
+    for word, number in _counts(answers).items():
+        names = ", ".join(each.id for each in answers if each.found.verdict.value == word)
+        named = word in (Finding.FAILED.value, Finding.WARNING.value)
+        counts += [f"{number} {word} ({names})" if named else f"{number} {word}"] if number else []
+    return ", ".join(counts)
 
 
 def list_lines(checks: Sequence[Check[S]]) -> list[str]:

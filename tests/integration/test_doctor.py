@@ -204,6 +204,16 @@ class TestTheFrame:
         found = [Answer("a-check", "A", failed("evidence " * 20, "do this " * 20, "a command"))]
         assert all(len(line) <= COLUMNS for line in lines(found))
 
+    def test_what_needs_somebody_is_named_again_at_the_end(self) -> None:
+        answers = [
+            Answer("first", "A", failed("no", "do it")),
+            Answer("second", "B", ok("yes")),
+            Answer("third", "C", failed("no", "do it")),
+            Answer("fourth", "D", warning("hm", "do it")),
+        ]
+        assert lines(answers)[-1] == "1 ok, 1 warning (fourth), 2 failed (first, third)"
+        assert lines([])[-1] == "nothing was checked"
+
     def test_ids_are_kebab_case_and_each_has_its_needs_before_it(self) -> None:
         for number, check in enumerate(doctor.CHECKS):
             assert set(check.id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
