@@ -104,7 +104,7 @@ def _build(arch: str, place: Path, epoch: int, *, all_too: bool) -> None:
     _strip(arch, vendored)
     _copy_tree("daemon/claimd", vendored / "claimd")
     _copy_tree("daemon/claimd_sandbox", sandbox / "usr/lib/claimd-sandbox/claimd_sandbox")
-    _install(root)
+    install_own_files(root)
     _executable("packaging/launcher/claimd-sandbox", sandbox / "usr/bin/claimd-sandbox")
     document = json.dumps(sbom(components), indent=1, sort_keys=True) + "\n"
     _write(root / "usr/share/claimd/sbom.cdx.json", document)
@@ -233,11 +233,16 @@ def _strip(arch: str, place: Path) -> None:
 # ---- our own files
 
 
-def _install(root: Path) -> None:
+def install_own_files(root: Path) -> None:
     _executable("packaging/launcher/claimd", root / "usr/bin/claimd")
     _executable("packaging/launcher/claimd.rtupdate", root / "usr/share/python3/runtime.d/claimd.rtupdate")
     for source in sorted((TOP / "packaging/hooks").iterdir()):
         _executable(f"packaging/hooks/{source.name}", root / "usr/share/claimd/hooks" / source.name)
+    # For accounts that can only drop: sshd runs the command; the rest is for an administrator to install.
+    _executable("packaging/sshd/upload-command", root / "usr/lib/claimd/upload-command")
+    for name in ("README.md", "claimd-upload.conf"):
+        source = TOP / "packaging/sshd" / name
+        _write(root / "usr/share/doc/claimd/examples/sshd" / name, source.read_text())
     # dh_installsystemd of debhelper 13.11 looks in /lib; debian/rules moves them to /usr/lib afterwards.
     for source in sorted((TOP / "packaging/systemd").iterdir()):
         _write(root / "lib/systemd/system" / source.name, source.read_text())

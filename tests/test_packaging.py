@@ -105,3 +105,14 @@ def test_nothing_makes_apt_remove_claimd_when_python_is_newer() -> None:
     control = (PACKAGING / "debian/control").read_text()
     assert "python3 (>= 3.10)" in control and "python3 (<<" not in control
     assert os.access(PACKAGING / "debian/rules", os.X_OK)
+
+
+def test_accounts_that_can_only_drop_find_what_they_need_in_the_package(tmp_path: Path) -> None:
+    (tmp_path / "etc/claimd").mkdir(parents=True)
+    deb.install_own_files(tmp_path)
+    examples = tmp_path / "usr/share/doc/claimd/examples/sshd"
+    assert {path.name for path in examples.iterdir()} == {"README.md", "claimd-upload.conf"}
+    (command,) = re.findall(
+        r"^\s*ForceCommand (/\S+/\S+)", (examples / "claimd-upload.conf").read_text(), re.M
+    )
+    assert os.access(f"{tmp_path}{command}", os.X_OK)
