@@ -28,11 +28,12 @@ from pathlib import Path
 
 from claimd.errors import Exit
 from claimd_sandbox.server import Sandbox
-from device import Device
+from device import Device, wait_for
 from faults.judge import Finding, Kind, judge
 from faults.network import QUICK, Bench
 from faults.realpass import Ended, Passes
 from faults.table import Row
+from proxies import ConnectProxy
 from relay import Relay
 
 _NEW_NETWORK, _NEW_MOUNTS = 0x40000000, 0x00020000  # CLONE_NEWNET, CLONE_NEWNS: sched.h
@@ -91,9 +92,12 @@ class Laboratory:
 class SlowLine:
     """Passes on so many bytes a second, each direction for itself, to `target`."""
 
-    def __init__(self, target: int, bytes_a_second: float) -> None:
+    def __init__(
+        self, target: int, bytes_a_second: float, family: socket.AddressFamily = socket.AF_INET
+    ) -> None:
         self._target, self._rate = target, bytes_a_second
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        loopback = "::1" if family == socket.AF_INET6 else "127.0.0.1"
+        self._listener = socket.create_server((loopback, 0), family=family)
         self.port: int = self._listener.getsockname()[1]
         self.passed = 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -268,6 +272,53 @@ def slow_line(lab: Laboratory) -> Row:
     return row
 
 
+def ipv6_alone(lab: Laboratory) -> Row:
+    """A name with an IPv6 address and no other, and nothing that answers on IPv4."""
+    row = Row(f"network: {IPV6_ALONE}")
+    device = lab.bench.device()
+    line = SlowLine(lab.bench.sandbox.mqtt_port, float("inf"), socket.AF_INET6)
+    patient(device, line.port, lab.port)
+    lab.hosts("::1 localhost\n")
+    findings = lab.bench.end_of(device, faults=0)
+    line.close()
+    lab.heal()
+    row.add(IPV6_ALONE, findings, struck=int(line.passed > 0))
+    row.note = "provisioned"
+    return row
+
+
+def proxy_dies(lab: Laboratory) -> Row:
+    """While RegisterThing is on its way; the attempt goes on with what it has when the proxy is back."""
+    row = Row(f"network: {PROXY_DIES}")
+    device = lab.bench.device()
+    patient(device, lab.port, lab.port)
+    with ConnectProxy() as proxy:
+        path = Path(device.layout.config_file)
+        device.configure(f'{path.read_text()}[proxy]\nhost = "127.0.0.1"\nport = {proxy.port}\n')
+        lab.bench.sandbox.faults.set("delay step=register ms=60000 times=1")
+        ended: list[Ended] = []
+        passing = threading.Thread(target=lambda: ended.append(lab.bench.one_pass(device)))
+        passing.start()
+        wait_for(lambda: (device.status()["attempt"] or {}).get("state") == "registering", "registering")
+        proxy.stop()
+        passing.join()
+        lab.bench.sandbox.faults.clear()
+        ended.append(lab.bench.one_pass(device))
+        findings = judge(device.root, lab.bench.known(), lab.bench.claims)
+        for one, codes in zip(
+            ended, ({"connection-lost", "proxy-unreachable"}, {"proxy-unreachable"}), strict=True
+        ):
+            if one.outcome not in codes or one.exit != Exit.RETRY:
+                findings.append(Finding(Kind.STUCK, f"{one.outcome or 'done'}, exit {one.exit}"))
+        proxy.start()
+        findings += lab.bench.end_of(device, faults=0)
+    row.add(PROXY_DIES, findings, struck=len(ended) - 1)
+    row.note = f"passes: {', '.join(one.outcome for one in ended)}; then provisioned"
+    return row
+
+
+IPV6_ALONE = "IPv6 alone"
+PROXY_DIES = "the proxy dies, and comes back"
 WEB_ALONE = "8883 leads nowhere, 443 is open"
 # Twice a look at a dead port, 2 s each, and the rest of a pass; a machine under load is no network.
 WEB_ALONE_SECONDS = 30.0
@@ -297,7 +348,8 @@ def web_alone(lab: Laboratory) -> Row:
 def all_of_them(place: Path, word: str) -> list[Row]:
     with laboratory(place) as lab:
         rows = [met(lab, condition) for condition in CONDITIONS if word in condition.name]
-        rows += [web_alone(lab)] if word in WEB_ALONE else []
+        for name, play in ((IPV6_ALONE, ipv6_alone), (PROXY_DIES, proxy_dies), (WEB_ALONE, web_alone)):
+            rows += [play(lab)] if word in name else []
         return rows if word else [*rows, slow_line(lab)]
 
 

@@ -21,7 +21,7 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from claimd.ensure import Outside, Request, ensure
+from claimd.ensure import ConfigurationFiles, Outside, Request, ensure
 from claimd.errors import Problem
 from claimd.fleet import Credentials, Link, Topics
 from claimd.model import Layout, Secret
@@ -117,6 +117,7 @@ def _run(order: Order) -> dict[str, Any]:
     from claimd.mqtt import CrtTransport
 
     boundaries = Boundaries(order.kill_at)
+    way = ConfigurationFiles(Layout(order.root), None).proxy()
     request = Request(
         Layout(order.root),
         None,
@@ -126,7 +127,7 @@ def _run(order: Order) -> dict[str, Any]:
     )
     outside = Outside(
         now=lambda: datetime.now(timezone.utc) + timedelta(seconds=order.ahead),
-        transport=lambda seconds: WatchedTransport(CrtTransport(seconds, lambda: False), boundaries),
+        transport=lambda seconds: WatchedTransport(CrtTransport(seconds, lambda: False, way), boundaries),
     )
     result = ensure(request, outside)
     return {
