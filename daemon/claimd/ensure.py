@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from . import answer, config, facts, forget, generations, news, origin, proxy, system
 from . import attempt as table
-from . import config, facts, forget, generations, news, origin, proxy, system
 from .answering import Answers
 from .attempt import Record
 from .connect import InterruptedPassError
@@ -207,7 +207,7 @@ def _pass(request: Request, store: Store, outside: Outside) -> Result:
     except OSError as error:
         found = disk_problem(error, request.layout.state_directory)
         result = Result(found.exit, found, STALE_LOOK_SECONDS, _record_or_none(store))
-    result = _with_unseen(_with_leftovers(result, intake), unseen)
+    result = _with_an_end(_with_unseen(_with_leftovers(result, intake), unseen))
     publisher.publish(result.record, result.problem)
     result = replace(result, notes=_notes_or_none(store, result.record))
     if publisher.document is not None and not request.by_hand:
@@ -306,6 +306,18 @@ def _with_leftovers(result: Result, intake: Intake) -> Result:
     if result.exit is Exit.NOTHING_TO_DO and result.problem is None and again:
         return replace(result, problem=again[0], after_seconds=after)
     return replace(result, after_seconds=after)
+
+
+def _with_an_end(result: Result) -> Result:
+    """What is only said of a drop is no trouble of the device: status says it for a while, not for ever."""
+    if result.problem is None or result.problem.code not in _SAID_FOR_A_WHILE:
+        return result
+    seconds = answer.REMEMBERED.total_seconds()
+    after = seconds if result.after_seconds is None else min(seconds, result.after_seconds)
+    return replace(result, after_seconds=after)
+
+
+_SAID_FOR_A_WHILE = frozenset({Code.CLAIM_ALREADY_TAKEN_IN, Code.CLAIM_NOT_NEEDED})
 
 
 def _world(request: Request, store: Store, configuration: ConfigurationFiles, outside: Outside) -> World:

@@ -127,7 +127,9 @@ class TestADrop:
         device.put("claim.json", json.dumps(claim))
         assert device.provision()["exit"] == 0
         device.put("claim.pem.key", claim["keyPair"]["PrivateKey"])
-        assert device.provision()["outcome"] == "claim-already-taken-in"
+        again = device.provision()
+        assert again["outcome"] == "claim-already-taken-in"
+        assert again["after_seconds"] == 600, "status says it for a while"
         assert device.dropped() == []
         said = latest(device)
         assert said.startswith("DONE\n")
