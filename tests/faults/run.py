@@ -49,7 +49,7 @@ def _power(scenario: Scenario) -> Job:
         court, trace = Court(place / "court"), record(scenario, place / "device")
         return [
             powercut.replay(trace, court, every=more),
-            powercut.replay_twice(trace, court, every=41 * more, second_every=25),
+            powercut.replay_twice(trace, court, every=41 * more, second_every=17),
         ]
 
     return job
