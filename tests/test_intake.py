@@ -17,7 +17,7 @@ from claimd.drop import Drop
 from claimd.durable import Disk
 from claimd.errors import Code
 from claimd.intake import MAX_CLAIMS_OF_AN_OWNER, SETTLED_SECONDS, Intake, Reception, Rules, take_in
-from claimd.ledger import Ledger
+from claimd.ledger import Ledger, Moment
 from claimd.listing import ASIDE_PREFIX
 from claimd.model import Layout
 from claimd.store import Store
@@ -53,7 +53,7 @@ class World:
     def look(self) -> Intake:
         """One look of a pass of its own."""
         reception = Reception(self.drop, self.store, self.rules, self.ledger)
-        found = reception.look(self.now, self.elapsed)
+        found = reception.look(Moment(self.now, self.elapsed))
         self.ledger = reception.ledger
         return found
 
@@ -297,6 +297,16 @@ class TestWhatIsNoClaim:
         found = world.look()
         assert found.expired == (pair.claim,) and world.names() == []
         assert found.destroyed["claim"].code is Code.CLAIM_EXPIRED
+
+    def test_one_that_is_in_use_is_not_expired_by_a_clock_that_jumps(self, world: World) -> None:
+        pair = world.pair()
+        world.put("claim", whole(pair))
+        assert world.look().kept == (pair.claim,)
+        world.put("again", whole(pair))
+        world.now += timedelta(days=2000)
+        found = world.look()
+        assert not found.expired and world.store.claims() == [pair.claim]
+        assert found.destroyed["again"].code is Code.CLAIM_ALREADY_TAKEN_IN
 
     def test_a_permanent_identity_has_its_grace(self, world: World) -> None:
         made = material.device_pair()

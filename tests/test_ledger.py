@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from claimd.ledger import MAX_SEEN, MAX_TAKEN, Ledger, Seen, Taken, decode, encode, place
+from claimd.ledger import MAX_SEEN, MAX_TAKEN, Ledger, Moment, Seen, Taken, decode, encode, place
 
 ONE = Taken("f0" * 32, "a1" * 32, ("claim.json", "k\udcff"), "2026-03-01 12:05:00 UTC")
 
 
+THEN = Moment(datetime(2026, 3, 1, 12, 1, tzinfo=timezone.utc), 40.0)
+END = THEN.wall + timedelta(minutes=4)
+IN_2031 = datetime(2031, 1, 1, tzinfo=timezone.utc)
+
+
 def test_it_comes_back_as_it_was() -> None:
-    ledger = Ledger().with_taken(ONE).with_seen(12.5, [("a\nb", 7, 8)])
+    timed = replace(ONE, fingerprint="f1" * 32, at=THEN)
+    ledger = Ledger().with_taken(ONE).with_taken(timed).with_seen(12.5, [("a\nb", 7, 8)])
     assert decode(encode(ledger)) == ledger
+
+
+def test_one_of_an_earlier_version_is_read() -> None:
+    body = json.loads(encode(Ledger().with_taken(ONE)))
+    body["taken"][0].pop()
+    assert decode(json.dumps(body).encode()) == Ledger().with_taken(ONE)
+
+
+@pytest.mark.parametrize(
+    "at", [["2026-03-01T12:01:00", 1.0], ["2026-03-01T12:01:00+00:00", "inf"], [1], "no"]
+)
+def test_a_moment_that_is_none_is_not_believed(at: object) -> None:
+    body = json.loads(encode(Ledger().with_taken(ONE)))
+    body["taken"][0][-1] = at
+    assert decode(json.dumps(body).encode()) == Ledger()
 
 
 @pytest.mark.parametrize(
@@ -56,3 +79,31 @@ class TestSince:
         ledger = Ledger().with_seen(1, [("a", 7, 8)])
         assert not ledger.with_seen(2, []).seen
         assert ledger.with_seen(2, [], all_of_them=False).seen
+
+
+class TestTimeFor:
+    LEDGER = Ledger().with_taken(replace(ONE, at=THEN))
+
+    def judged(self, wall: datetime, after_seconds: float) -> datetime:
+        return self.LEDGER.time_for(ONE.fingerprint, END, Moment(wall, THEN.elapsed + after_seconds))
+
+    def test_a_clock_that_jumped_ahead_gives_way_to_the_time_that_has_passed(self) -> None:
+        assert self.judged(IN_2031, 90) == THEN.wall + timedelta(seconds=90)
+
+    def test_and_the_claim_still_comes_to_its_end(self) -> None:
+        assert self.judged(IN_2031, 240) == END
+
+    def test_a_clock_that_may_be_right_is_believed(self) -> None:
+        wall = END + timedelta(seconds=60)  # it was four minutes late when the claim came, and is right now
+        assert self.judged(wall, 60) == wall
+
+    def test_a_clock_that_was_set_back_is_believed(self) -> None:
+        wall = datetime(1970, 1, 1, tzinfo=timezone.utc)
+        assert self.judged(wall, 90) == wall
+
+    def test_a_machine_that_started_since_has_not_run_backwards(self) -> None:
+        assert self.judged(IN_2031, -30) == THEN.wall
+
+    def test_of_a_claim_that_it_does_not_know_the_clock_decides(self) -> None:
+        assert self.LEDGER.time_for("e0" * 32, END, Moment(IN_2031, 50)) == IN_2031
+        assert Ledger().with_taken(ONE).time_for(ONE.fingerprint, END, Moment(IN_2031, 50)) == IN_2031

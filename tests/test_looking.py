@@ -18,7 +18,8 @@ from claimd.drop import Drop
 from claimd.durable import Disk
 from claimd.errors import Code
 from claimd.intake import Intake, Rules
-from claimd.looking import Patience, look
+from claimd.ledger import Moment
+from claimd.looking import Patience, elapsed, look
 from claimd.model import Layout
 from claimd.store import Store
 
@@ -36,15 +37,15 @@ class World:
         self.looks = 0
         self.acts: dict[int, Callable[[], object]] = {}
 
-    def now(self) -> datetime:
+    def clock(self) -> Moment:
         """Asked for once a look: what happens before that look happens here."""
         self.looks += 1
         self.acts.pop(self.looks, lambda: None)()
-        return datetime.now(timezone.utc)
+        return Moment(datetime.now(timezone.utc), elapsed())
 
     def look(self, grace: float = FOREVER, stopping: Callable[[], bool] = lambda: False) -> Intake:
         drop = Drop(self.layout.drop_directory, Disk(), own_files=True)
-        return look(drop, self.store, Rules(), Patience(grace, stopping), self.now)[0]
+        return look(drop, self.store, Rules(), Patience(grace, stopping), self.clock)[0]
 
 
 @pytest.fixture

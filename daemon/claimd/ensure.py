@@ -27,7 +27,8 @@ from .durable import Disk, disk_problem
 from .errors import ClaimdError, Code, Exit, Problem, problem
 from .generations import Retention
 from .intake import Intake, Rules
-from .looking import Patience, look
+from .ledger import Moment
+from .looking import Patience, elapsed, look
 from .model import Layout, Target
 from .provision import Pass, Result, Settings, World
 from .report import status_document
@@ -152,6 +153,10 @@ class Outside:
     random: Callable[[], float] = random.random
     transport: Callable[[float], Transport] | None = None
     sleep: Callable[[float], None] = time.sleep
+    elapsed: Callable[[], float] = elapsed
+
+    def clock(self) -> Moment:
+        return Moment(self.now(), self.elapsed())
 
 
 def ensure(request: Request, outside: Outside | None = None) -> Result:
@@ -189,16 +194,22 @@ def _pass(request: Request, store: Store, outside: Outside) -> Result:
         world = replace(world, progress=lambda name, words: journal.stage(name, words, publisher.record))
     unseen: Problem | None = None
     try:
+        ledger = store.load_ledger()
         patience = Patience(configuration.grace_seconds(), request.stopping)
         rules = configuration.rules()
         try:
-            intake, ledger = look(drop, store, rules, patience, world.now)
+            intake, ledger = look(drop, store, rules, patience, outside.clock)
             publisher.answers.looked(intake, ledger, rules)
             publisher.intake = intake
         except ClaimdError as error:
             unseen = error.problem  # an attempt that is open goes on without the drop directory
         system.give_up_capabilities()
-        result = Pass(replace(world, publish=publisher.publish), intake).run()
+        world = replace(
+            world,
+            publish=publisher.publish,
+            time_for=lambda claim, not_after: ledger.time_for(claim, not_after, outside.clock()),
+        )
+        result = Pass(world, intake).run()
     except InterruptedPassError:
         found = problem(Code.INTERRUPTED, step="looking at the drop directory")
         result = Result(found.exit, found, None, store.load_record())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from . import inspection
 from .durable import disk_problem
 from .errors import Code, Problem, problem
-from .ledger import Ledger, place
+from .ledger import Ledger, Moment, place
 from .memory import Memory
 from .model import short
 from .pem import Material, pair_up, recognise
@@ -98,7 +98,7 @@ _MAY_STILL_ARRIVE = frozenset(
 
 def take_in(drop: Drop, store: Store, now: datetime) -> Intake:
     """One look: keep what is whole, name what is not. Raises ClaimdError and OSError, having lost nothing."""
-    return Reception(drop, store, Rules(), Ledger()).look(now, 0.0)
+    return Reception(drop, store, Rules(), Ledger()).look(Moment(now, 0.0))
 
 
 class Reception:
@@ -114,22 +114,21 @@ class Reception:
     def ledger(self) -> Ledger:
         return self.memory.ledger
 
-    def look(self, now: datetime, elapsed: float) -> Intake:
+    def look(self, now: Moment) -> Intake:
         """Keep what is whole, name what is not, destroy what has had its time.
 
-        `elapsed`: seconds of CLOCK_BOOTTIME. Raises ClaimdError and OSError, having lost nothing.
+        Raises ClaimdError and OSError, having lost nothing.
         """
-        return _Looking(self, self.drop.look(self.memory.read_before), now, elapsed).done()
+        return _Looking(self, self.drop.look(self.memory.read_before), now).done()
 
 
 class _Looking:
     """One look, in its steps."""
 
-    def __init__(self, reception: Reception, look: Look, now: datetime, elapsed: float) -> None:
+    def __init__(self, reception: Reception, look: Look, now: Moment) -> None:
         self._reception = reception
         self._memory = reception.memory
         self._now = now
-        self._elapsed = elapsed
         self._more = look.more
         self._unswept = look.unswept
         self._all = {entry.name: entry for entry in look.entries}
@@ -175,7 +174,8 @@ class _Looking:
     # -- claims
 
     def _receive(self, claim: Claim, names: frozenset[str]) -> None:
-        found = inspection.of_claim(claim, sorted(names)[0], self._now)
+        now = self._memory.ledger.time_for(claim.fingerprint, claim.certificate.not_after, self._now)
+        found = inspection.of_claim(claim, sorted(names)[0], now)
         if found is not None and found.code is Code.CLAIM_IS_PERMANENT:
             self._problems.update(dict.fromkeys(names, found))
             return
@@ -195,7 +195,7 @@ class _Looking:
             self._reception.store.secure_claim(claim)
             self._kept.append(claim)
             log.info("claim %s taken in", short(claim.fingerprint))
-            self._memory.remember(claim, names, owner)
+            self._memory.remember(claim, names, owner, self._now)
         # A file may hold several claims: it goes when all of them are safe.
         self._taken.update(names)
 
@@ -261,7 +261,9 @@ class _Looking:
         """The grace: since when each file lies there unchanged, and whether that is long enough."""
         here = [entry for name, entry in self._all.items() if name not in self._gone]
         stamps = ((e.name, e.stamp.inode, e.stamp.ctime_ns) for e in here)
-        self._memory.ledger = self._memory.ledger.with_seen(self._elapsed, stamps, all_of_them=not self._more)
+        self._memory.ledger = self._memory.ledger.with_seen(
+            self._now.elapsed, stamps, all_of_them=not self._more
+        )
         seen = self._memory.ledger.seen
         inside: dict[str, list[Entry]] = {}
         for entry in here:
@@ -276,7 +278,7 @@ class _Looking:
                 self._due.append(_FOLDER_LOOK_SECONDS[youngest > _YOUNG_SECONDS])
                 self._more = self._more or len(parts) == 1
             age = min(
-                self._elapsed - s.at if (s := seen.get(place(p.name))) else self._long(p) for p in parts
+                self._now.elapsed - s.at if (s := seen.get(place(p.name))) else self._long(p) for p in parts
             )
             if age < self._rules.keep_seconds:
                 self._due.append(self._rules.keep_seconds - age)
@@ -313,14 +315,14 @@ class _Looking:
 
     def _long(self, entry: Entry) -> float:
         """For a file that the ledger has no room for: never longer than the machine runs."""
-        return min(self._age_by_wall(entry), self._elapsed)
+        return min(self._age_by_wall(entry), self._now.elapsed)
 
     # -- times
 
     def _age_by_wall(self, entry: Entry) -> float:
         """In seconds. A time that lies ahead is long ago."""
         changed = datetime.fromtimestamp(entry.stamp.ctime_ns / 1e9, timezone.utc)
-        age = (self._now - changed).total_seconds()
+        age = (self._now.wall - changed).total_seconds()
         # Two clocks of one machine differ by microseconds; what is more is a clock that was set back.
         return max(age, 0.0) if age > -1 else SETTLED_SECONDS
 
@@ -334,7 +336,7 @@ class _Looking:
     def _complain_of_unswept(self) -> None:
         if self._unswept is None:
             return
-        since = self._now - datetime.fromtimestamp(self._unswept / 1e9, timezone.utc)
+        since = self._now.wall - datetime.fromtimestamp(self._unswept / 1e9, timezone.utc)
         if since.total_seconds() > SWEPT_SECONDS:
             self._problems["(folder)"] = problem(Code.FOLDER_NOT_SWEPT)
         else:

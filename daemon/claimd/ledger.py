@@ -1,17 +1,20 @@
 """What the intake remembers from one pass to the next: claims taken in, and since when a file lies there.
 
-Invariant: nothing depends on it but words and graces. It lies in /run and is gone after a reboot; one
-that is missing or damaged is an empty one. It holds fingerprints, names and numbers, no keys.
+Invariant: nothing depends on it but words, graces and how long a claim is given the benefit of the doubt.
+It lies in /run and is gone after a reboot; one that is missing or damaged is an empty one. It holds
+fingerprints, names and numbers, no keys.
 
 Times are seconds of the clock that starts with the machine (CLOCK_BOOTTIME): the wall clock of a device jumps
-by decades, and a file must not look that old because of it.
+by decades, and neither a file nor a claim must look that old because of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,14 +28,26 @@ MAX_SEEN = 1024
 
 
 @dataclass(frozen=True)
+class Moment:
+    """The two clocks at one moment: the wall clock, aware, and seconds since the machine started."""
+
+    wall: datetime
+    elapsed: float
+
+
+@dataclass(frozen=True)
 class Taken:
-    """A claim that was taken in, the names of the files that it came in, and whose they were (a user id)."""
+    """A claim that was taken in, the names of the files that it came in, and whose they were (a user id).
+
+    `at`: when, if the wall clock then showed a time at which the claim lives.
+    """
 
     fingerprint: str
     public_key_id: str
     names: tuple[str, ...]
     not_after: str  # as a person reads it
     owner: int | None = None
+    at: Moment | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,19 @@ class Ledger:
         one = replace(one, names=one.names[:MAX_NAMES])
         others = tuple(each for each in self.taken if each.fingerprint != one.fingerprint)
         return replace(self, taken=(*others, one)[-MAX_TAKEN:])
+
+    def time_for(self, fingerprint: str, not_after: datetime, now: Moment) -> datetime:
+        """The time by which a claim is judged: the wall clock's, unless that has provably jumped ahead.
+
+        Whoever delivered it alive proved that its end had not come. So now is at most as long after its
+        end as the machine has run since: a wall clock that shows more is wrong, and the time that has
+        passed counts.
+        """
+        at = next((taken.at for taken in self.taken if taken.fingerprint == fingerprint), None)
+        if at is None:
+            return now.wall
+        passed = timedelta(seconds=max(0.0, now.elapsed - at.elapsed))
+        return at.wall + passed if now.wall - not_after > passed else now.wall
 
     def with_seen(
         self, now: float, files: Iterable[tuple[str, int, int]], *, all_of_them: bool = True
@@ -82,7 +110,8 @@ def encode(ledger: Ledger) -> bytes:
     body = {
         "schema": _SCHEMA,
         "taken": [
-            [t.fingerprint, t.public_key_id, list(t.names), t.not_after, t.owner] for t in ledger.taken
+            [t.fingerprint, t.public_key_id, list(t.names), t.not_after, t.owner, _written(t.at)]
+            for t in ledger.taken
         ],
         "seen": {name: [s.inode, s.ctime_ns, s.at] for name, s in ledger.seen.items()},
     }
@@ -103,14 +132,27 @@ def decode(text: bytes) -> Ledger:
 
 
 def _taken(body: Any) -> Taken:
-    fingerprint, public_key_id, names, not_after, owner = body
+    fingerprint, public_key_id, names, not_after, owner, *at = body  # an earlier version wrote no `at`
     return Taken(
         str(fingerprint),
         str(public_key_id),
         tuple(str(name) for name in names),
         str(not_after),
         None if owner is None else int(owner),
+        _moment(at[0]) if at and at[0] is not None else None,
     )
+
+
+def _written(at: Moment | None) -> list[Any] | None:
+    return None if at is None else [at.wall.isoformat(), at.elapsed]
+
+
+def _moment(body: Any) -> Moment:
+    wall, elapsed = body
+    at = Moment(datetime.fromisoformat(wall), float(elapsed))
+    if at.wall.tzinfo is None or not math.isfinite(at.elapsed):
+        raise ValueError("no moment")
+    return at
 
 
 def _seen(body: Any) -> Seen:

@@ -19,11 +19,10 @@ from .intake import Reception
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from .drop import Drop
     from .intake import Intake, Rules
-    from .ledger import Ledger
+    from .ledger import Ledger, Moment
     from .store import Store
 
 log = logging.getLogger(__name__)
@@ -43,9 +42,9 @@ class Patience:
 
 
 def look(
-    drop: Drop, store: Store, rules: Rules, patience: Patience, now: Callable[[], datetime]
+    drop: Drop, store: Store, rules: Rules, patience: Patience, clock: Callable[[], Moment]
 ) -> tuple[Intake, Ledger]:
-    """Look until nothing is unfinished, or nothing has moved for the grace.
+    """Look until nothing is unfinished, or nothing has moved for the grace. `clock`: of the device.
 
     Raises InterruptedPassError, ClaimdError, OSError.
     """
@@ -54,7 +53,7 @@ def look(
     # A pass with work waits for nobody: the rest of another claim, or somebody who keeps writing.
     lingers = not _has_work(store)
     try:
-        return _until_still(reception, patience, now, lingers=lingers), reception.ledger
+        return _until_still(reception, patience, clock, lingers=lingers), reception.ledger
     finally:
         if reception.ledger != before:
             _save(store, reception.ledger)
@@ -69,10 +68,10 @@ def _has_work(store: Store) -> bool:
 
 
 def _until_still(
-    reception: Reception, patience: Patience, now: Callable[[], datetime], *, lingers: bool
+    reception: Reception, patience: Patience, clock: Callable[[], Moment], *, lingers: bool
 ) -> Intake:
     started = moved = time.monotonic()
-    intake = reception.look(now(), elapsed())
+    intake = reception.look(clock())
     kept, dead, destroyed, aside = [*intake.kept], [*intake.expired], {**intake.destroyed}, {*intake.aside}
     while lingers and intake.incomplete and not kept:
         if patience.stopping():
@@ -82,7 +81,7 @@ def _until_still(
             break
         time.sleep(LOOK_SECONDS)
         before = intake.signature
-        intake = reception.look(now(), elapsed())
+        intake = reception.look(clock())
         kept += intake.kept
         dead += intake.expired
         destroyed.update(intake.destroyed)

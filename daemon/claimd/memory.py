@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from .drop import Entry
-    from .ledger import Ledger
+    from .ledger import Ledger, Moment
     from .model import Claim
     from .store import Store
 
@@ -34,13 +34,15 @@ class Memory:
         self.ledger = ledger
         self.read_before: set[tuple[str, int]] = set()
 
-    def remember(self, claim: Claim, names: Iterable[str], owner: int | None) -> None:
+    def remember(self, claim: Claim, names: Iterable[str], owner: int | None, now: Moment) -> None:
+        lives = claim.certificate.not_before <= now.wall < claim.certificate.not_after
         taken = Taken(
             claim.fingerprint,
             claim.certificate.public_key_id,
             tuple(sorted(names)),
             spoken(claim.certificate.not_after),
             owner,
+            now if lives else None,
         )
         self.ledger = self.ledger.with_taken(taken)
 

@@ -92,6 +92,7 @@ class World:
     publish: Callable[[Record, Problem | None], None]  # writes status.json
     by_hand: bool = False
     sleep: Callable[[float], None] = time.sleep
+    time_for: Callable[[str, datetime], datetime] | None = None  # fingerprint, notAfter; None: `now`
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Pass:
         """Step by step until there is nothing to do now. Returns what stands in the way, if anything."""
         while self._record.attempt is not None:
             attempt = self._record.attempt
-            step = table.next_step(attempt, self._now(), probed=self._probed)
+            step = table.next_step(attempt, self._time_for(attempt.claim), probed=self._probed)
             if step in _WAITS or step is Step.FINISH:
                 return self._wait(step, attempt)
             if self._too_early(step, attempt):
@@ -184,7 +185,9 @@ class Pass:
             self._ended(claim.fingerprint, "failed", Code.CLAIM_EXPIRED)
         mine = self._record.attempt.claim if self._record.attempt else None
         for claim in self._store.claims():
-            if self._now() < claim.certificate.not_after or (mine and mine.fingerprint == claim.fingerprint):
+            if mine and mine.fingerprint == claim.fingerprint:
+                continue
+            if self._time_for(ClaimRecord.of(claim)) < claim.certificate.not_after:
                 continue
             self._ended(claim.fingerprint, "failed", Code.CLAIM_EXPIRED)
             self._store.destroy_claim(claim.fingerprint)
@@ -223,12 +226,13 @@ class Pass:
 
     def _most_promising(self, claims: list[Claim], attempt: Attempt | None) -> ClaimRecord:
         refused = () if attempt is None or attempt.state in table.ENDED else attempt.refused
-        now = self._now()
-        return max(map(ClaimRecord.of, claims), key=lambda claim: table.preference(claim, refused, now))
+        return max(map(ClaimRecord.of, claims), key=lambda claim: self._preference(claim, refused))
 
     def _is_more_promising(self, one: ClaimRecord, other: ClaimRecord, attempt: Attempt) -> bool:
-        now = self._now()
-        return table.preference(one, attempt.refused, now) > table.preference(other, attempt.refused, now)
+        return self._preference(one, attempt.refused) > self._preference(other, attempt.refused)
+
+    def _preference(self, claim: ClaimRecord, refused: tuple[str, ...]) -> tuple[bool, bool, int, datetime]:
+        return table.preference(claim, refused, self._time_for(claim))
 
     def _took_the_spare(self) -> bool:
         """The endpoint turned the claim away: whether another one, not yet turned away, has its turn now."""
@@ -647,6 +651,7 @@ class Pass:
             waits.append(0.0)
         # A registered identity needs its claim no more, and the claim's end wakes nobody.
         if attempt.claim is not None and attempt.state is not State.REGISTERED:
+            now = self._time_for(attempt.claim)
             if now < attempt.claim.not_before:
                 waits.append(min((attempt.claim.not_before - now).total_seconds(), CLOCK_LOOK_SECONDS))
             waits.append(max((attempt.claim.not_after - now).total_seconds(), 0.0))
@@ -667,6 +672,12 @@ class Pass:
 
     def _now(self) -> datetime:
         return self._world.now()
+
+    def _time_for(self, claim: ClaimRecord | None) -> datetime:
+        """By which a claim, and the token that was got with it, live or are dead."""
+        if claim is None or self._world.time_for is None:
+            return self._now()
+        return self._world.time_for(claim.fingerprint, claim.not_after)
 
     def _settings(self) -> Settings:
         return self._world.configuration.settings()

@@ -24,6 +24,7 @@ if __name__ == "__main__":
 from claimd.ensure import ConfigurationFiles, Outside, Request, ensure
 from claimd.errors import Problem
 from claimd.fleet import Credentials, Link, Topics
+from claimd.looking import elapsed
 from claimd.model import Layout, Secret
 
 
@@ -127,6 +128,7 @@ def _run(order: Order) -> dict[str, Any]:
     )
     outside = Outside(
         now=lambda: datetime.now(timezone.utc) + timedelta(seconds=order.ahead),
+        elapsed=lambda: elapsed() + order.ahead,
         transport=lambda seconds: WatchedTransport(CrtTransport(seconds, lambda: False, way), boundaries),
     )
     result = ensure(request, outside)

@@ -61,6 +61,10 @@ class Clock:
         self.at += MICROSECOND  # no two readings are equal, as on a machine
         return self.at
 
+    def elapsed(self) -> float:
+        """Seconds since the machine started, whatever the device takes the time for."""
+        return (self.at - NOW).total_seconds() + 1000.0
+
     def advance(self, seconds: float) -> None:
         self.at += timedelta(seconds=seconds)
 
@@ -166,7 +170,15 @@ class Rig:
             progress=lambda stage, sentence: None,
         )
         cloud = self.cloud(boundary)
-        outside = Outside(disk, self.keeper, self.clock, chance.random, lambda seconds: cloud, self.advance)
+        outside = Outside(
+            disk,
+            self.keeper,
+            self.clock,
+            chance.random,
+            lambda seconds: cloud,
+            self.advance,
+            self.clock.elapsed,
+        )
         return ensure(request, outside)
 
     def recover_in_a_child(self, calls: Calls, boundary: Callable[[str], None]) -> int:
