@@ -6,6 +6,7 @@ Every one is the real program, against the real sshd or as the technician on the
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -73,6 +74,27 @@ def _scp_preserving(errand: Errand) -> None:
 
 def _scp_legacy_preserving(errand: Errand) -> None:
     must(*errand.sshd.scp("-O", "-p", *errand.paths, errand.target))
+
+
+def _scp_lost(errand: Errand) -> None:
+    """Wi-Fi is gone when the file has just been made; then the whole of it, once more."""
+    _lose_the_link(errand)
+    _scp(errand)
+
+
+def _scp_legacy_lost(errand: Errand) -> None:
+    _lose_the_link(errand, "-O")
+    _scp_legacy(errand)
+
+
+def _lose_the_link(errand: Errand, *options: str) -> None:
+    for file in errand.files:
+        there = DROP / file.name
+        proxy = f"{sys.executable} -m habits.lost_link {errand.sshd.port} {quoted(there)}"
+        words = errand.sshd.scp(*options, "-o", f"ProxyCommand={proxy}", str(file), errand.target)
+        lost = run(*words)
+        assert lost.returncode != 0, "the link was not lost"
+        assert there.read_bytes() == b"", "the copy had not begun"
 
 
 def _scp_folder(errand: Errand) -> None:
@@ -152,13 +174,21 @@ def _mv(errand: Errand) -> None:
     must("mv", *errand.on_the_device(), DROP, user=TECHNICIAN)
 
 
+def let_sudo() -> None:
+    """The technician may do everything, as the first user of an Ubuntu image may."""
+    rule = Path("/etc/sudoers.d/technician")
+    rule.parent.mkdir(exist_ok=True)
+    rule.write_text(f"{TECHNICIAN} ALL=(ALL) NOPASSWD: ALL\n")
+    rule.chmod(0o440)
+
+
 def _sudo_cp(errand: Errand) -> None:
-    must("cp", *errand.on_the_device(), DROP)
+    must("sudo", "-n", "cp", *errand.on_the_device(), DROP, user=TECHNICIAN)
 
 
 def _sudo_tee(errand: Errand) -> None:
-    for file in errand.files:
-        must("tee", DROP / file.name, input=file.read_bytes())
+    for file in errand.on_the_device():
+        must("sudo", "-n", "tee", DROP / file.name, input=file.read_bytes(), user=TECHNICIAN)
 
 
 def _editor(errand: Errand) -> None:
@@ -204,6 +234,8 @@ CLIENTS: Mapping[str, Callable[[Errand], None]] = {
     "scp -O": _scp_legacy,
     "scp -p": _scp_preserving,
     "scp -O -p": _scp_legacy_preserving,
+    "scp, link lost": _scp_lost,
+    "scp -O, link lost": _scp_legacy_lost,
     "scp -r": _scp_folder,
     "scp -O -r": _scp_legacy_folder,
     "sftp put": _sftp_put,
@@ -224,5 +256,5 @@ CLIENTS: Mapping[str, Callable[[Errand], None]] = {
     "scp, sed -i, chmod": _workshop,
     "scp, minutes apart": _minutes_apart,
 }
-NEEDED_TOOLS = ("sshd", "ssh", "scp", "sftp", "rsync", "ssh-keygen", "ssh-keyscan")
+NEEDED_TOOLS = ("sshd", "ssh", "scp", "sftp", "rsync", "ssh-keygen", "ssh-keyscan", "sudo")
 OPTIONAL = {"vim": "vim"}  # client: the program it needs

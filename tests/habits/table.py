@@ -17,7 +17,7 @@ from pathlib import Path
 import premises
 from claimd_sandbox.registry import Status
 from disfigure import ENCODINGS, RENDERINGS, Answer
-from habits.clients import CLIENTS, NEEDED_TOOLS, OPTIONAL, TECHNICIAN, Errand
+from habits.clients import CLIENTS, NEEDED_TOOLS, OPTIONAL, TECHNICIAN, Errand, let_sudo
 from premises import DROP, Premises, Sshd, wait_for, written
 
 Files = Mapping[str, bytes]
@@ -158,6 +158,7 @@ def _inside(clients: Sequence[str], shapes: Sequence[str]) -> int:
     machine = Premises.open()
     sshd = Sshd.start(machine, premises.TECHNICIANS)
     machine.start_sweeper()
+    let_sudo()
     habits = Habits(machine, sshd)
     width = max(len(client) for client in clients)
     print(f"{'':<{width}}  " + "  ".join(f"{shape:>8}" for shape in shapes), flush=True)
