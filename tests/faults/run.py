@@ -56,7 +56,7 @@ def _power(scenario: Scenario) -> Job:
 
 
 def _errno(*, persistent: bool) -> Job:
-    return lambda place, more: [errnos.sweep(PLAIN, place, persistent=persistent, every=2 * more)]
+    return lambda place, more: [errnos.sweep(PLAIN, place, persistent=persistent, every=more)]
 
 
 def _clock(place: Path, more: int) -> list[Row]:
@@ -73,7 +73,7 @@ JOBS: dict[str, Job] = {
     "errno lasting": _errno(persistent=True),
     "chaos relay": lambda place, more: [network.cuts(place, every=more)],
     "kill: network boundaries": lambda place, more: [network.kills(place, times=5, every=more)],
-    "real calls": lambda place, more: [straced.sweep(place, every=2 * more)],
+    "real calls": lambda place, more: [straced.sweep(place, every=more)],
     "network conditions": lambda place, more: conditions.rows_of_a_program(),
     "ext4": lambda place, more: [ext4.row_of_a_program(every=more)],
     "clock": _clock,
