@@ -108,12 +108,14 @@ deb: $(DEVELOPMENT) ## a .deb for each architecture in dist/ (ARCH="amd64 arm64"
 	@.ci/system-packages deb
 	PYTHONPATH=daemon $(BIN)/python packaging/deb.py $(addprefix --arch ,$(ARCH)) dist
 
+SUITE ?= bookworm
+
 .PHONY: system-test
-system-test: $(DEVELOPMENT) ## the package on a booted machine with systemd (as root; five minutes)
+system-test: $(DEVELOPMENT) ## the package on a booted machine with systemd (as root; three minutes; SUITE=trixie, forky)
 	@if [ "$$(id -u)" = 0 ]; then \
 		.ci/system-packages system && \
 		$(MAKE) --no-print-directory deb ARCH=$$(dpkg --print-architecture) && \
-		$(PYTEST) -m system tests/system; \
+		CLAIMD_SYSTEM_SUITE=$(SUITE) $(PYTEST) -m system tests/system; \
 	else \
 		echo "system-test: skipped, only root can boot a machine"; test -z "$$CI"; \
 	fi

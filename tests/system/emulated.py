@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .machine import CommandError, cache
+from .machine import CommandError, cache, mmdebstrap
 
 # What the distribution's kernel has as modules and this machine needs, in the order in which they go in.
 _MODULES = (
@@ -75,19 +75,8 @@ def kernel(suite: str) -> Kernel:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent) as name:
             root, new = Path(name) / "root", Path(name) / "new"
-            subprocess.run(
-                [
-                    *(
-                        "mmdebstrap",
-                        "--quiet",
-                        "--variant=extract",
-                        "--format=directory",
-                        "--architectures=arm64",
-                    ),
-                    *("--include=linux-image-cloud-arm64,busybox-static", suite, str(root)),
-                ],
-                check=True,
-            )
+            options = ("--variant=extract", "--format=directory", "--architectures=arm64")
+            mmdebstrap(suite, [*options, "--include=linux-image-cloud-arm64,busybox-static"], root)
             new.mkdir()
             shutil.copy(next((root / "boot").glob("vmlinuz-*")), new / "vmlinuz")
             _make_initrd(root, Path(name) / "initrd", new / "initrd.img")

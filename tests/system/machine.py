@@ -18,6 +18,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -64,10 +65,41 @@ def root_file_system(suite: str, architecture: str | None = None) -> Path:
         if architecture is not None:
             _enable_emulation()
         building = target.with_name(f".{target.name}.{os.getpid()}")
-        # What it leaves after a failure is left alone here: something may still be mounted in there.
-        subprocess.run(["mmdebstrap", "--quiet", *options, suite, str(building)], check=True)
+        mmdebstrap(suite, options, building)
         building.rename(target)
     return target
+
+
+# The lists of a mirror that has stood still for a week are good enough for a machine that lives for minutes.
+# (Debian's testing is the one whose lists expire. No part of the recipe: it installs nothing else.)
+_ANY_AGE = '--aptopt=Acquire::Check-Valid-Until "false"'
+
+
+def mmdebstrap(suite: str, options: Sequence[str], target: Path) -> None:
+    """What it leaves after a failure is left alone here: something may still be mounted in there."""
+    command = ["mmdebstrap", "--quiet", *options, _ANY_AGE, suite, str(target)]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if ended.returncode != 0:
+        print(ended.stderr, file=sys.stderr)
+        # apt's own word is the first one that begins with E; mmdebstrap's at the end only says that it ended.
+        errors = [line for line in ended.stderr.splitlines() if line.startswith("E: ")]
+        cause = errors[0].removeprefix("E: ") if errors else f"exit code {ended.returncode}"
+        raise MirrorError(suite, cause, target)
+
+
+class MirrorError(AssertionError):
+    """No root file system could be made: nothing that was tested is at fault. In one line."""
+
+    def __init__(self, suite: str, cause: str, remains: Path) -> None:
+        super().__init__(
+            f"no machine to test on, mmdebstrap could not make one of {suite}: {cause}; call make again when "
+            f"apt's mirror can be reached, or `make system-test SUITE=` with what {cache()} holds already "
+            f"({', '.join(_made()) or 'nothing'}); what was made of it lies in {remains}"
+        )
+
+
+def _made() -> list[str]:
+    return sorted({one.name.split("-")[1] for one in cache().glob("rootfs-*-*")})
 
 
 def _enable_emulation() -> None:
