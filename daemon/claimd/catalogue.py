@@ -265,7 +265,7 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.REFUSED,
         "the server that answers as {endpoint} is not trusted: {detail}",
         "another machine answers in its place (a proxy that opens TLS), or ca_file is not the server's root",
-        "compare with `claimd doctor --only tls-chain`; correct endpoint or ca_file, or have"
+        "see who signed it: `claimd doctor --only tls-interception`; correct endpoint or ca_file, or have"
         " {endpoint} exempted from TLS inspection; claimd tries again by itself while the claim lives",
     ),
     Code.TLS_WRONG_HOST: Explanation(
