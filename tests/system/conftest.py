@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 
+from .container import ContainerWorld, container_world
 from .world import World
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[ContainerWorld]:
+    """One machine for all tests of a module, each of which goes on where the one before stopped."""
+    with container_world() as found:
+        yield found
 
 
 @pytest.hookimpl(wrapper=True)

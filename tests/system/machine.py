@@ -169,7 +169,7 @@ mkdir -p "/sys/fs/cgroup/$NAME"
 echo $$ >"/sys/fs/cgroup/$NAME/cgroup.procs"
 exec systemd-nspawn --quiet -D "$SCRATCH/root" -M "$NAME" --register=no --keep-unit --notify-ready=yes -b \
     --console=read-only --kill-signal=SIGRTMIN+3 --network-namespace-path="/run/netns/$NETWORK" \
-    --capability=CAP_BPF,CAP_NET_ADMIN,CAP_SYS_ADMIN --system-call-filter=bpf
+    --capability=CAP_BPF,CAP_NET_ADMIN,CAP_SYS_ADMIN --system-call-filter=bpf "$@"
 """
 
 
@@ -193,8 +193,14 @@ class Machine:
     def outside(self, *command: str) -> list[str]:
         return self.network.command(*command)
 
-    def boot(self) -> None:
-        """Returns when the machine says that it has booted."""
+    def copied(self, scratch: Path) -> Machine:
+        """Another machine in this one's place, with a copy of its disk. While this one is off."""
+        scratch.mkdir()
+        _host("cp", "-a", str(self.upper), str(scratch))
+        return Machine(self._lower, scratch, self.network)
+
+    def boot(self, *options: str) -> None:
+        """Returns when the machine says that it has booted. `options`: systemd-nspawn's, besides."""
         address = self.scratch / "notify"
         address.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
@@ -210,7 +216,7 @@ class Machine:
             }
             with (self.scratch / "console").open("ab") as console:
                 self._process = subprocess.Popen(
-                    ["unshare", "-m", "--propagation", "private", "sh", "-c", _BOOT],
+                    ["unshare", "-m", "--propagation", "private", "sh", "-c", _BOOT, "sh", *options],
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=console,

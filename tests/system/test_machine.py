@@ -6,10 +6,7 @@ Each test goes on where the one before stopped; what one of them needs to be tru
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,13 +14,13 @@ import pytest
 from claimd.news import MessageId
 from device import wait_for
 
-from .machine import Machine, Network, root_file_system, scratch_directory
+from .container import ContainerWorld
+from .machine import Network
 from .programs import ALLOWED, CAP_DAC_READ_SEARCH, CONSUMER, capabilities, connected_worker, probe
-from .world import DROP, STATE, TECHNICIAN, Sandbox, World, built_package, repacked
+from .world import DROP, STATE, TECHNICIAN, repacked
 
 pytestmark = pytest.mark.system
 
-SUITE = os.environ.get("CLAIMD_SYSTEM_SUITE", "bookworm")
 TARGET = "claimd-identity.target"
 HOOK_LOG = "/root/hooks.log"
 
@@ -42,33 +39,6 @@ ExecStart=/bin/sleep infinity
 [Install]
 WantedBy=claimd-identity.target
 """
-
-
-@dataclass
-class ContainerWorld(World):
-    machine: Machine
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[ContainerWorld]:
-    package = built_package()
-    lower = root_file_system(SUITE)
-    network = Network(f"claimd{os.getpid()}")
-    with scratch_directory() as scratch:
-        network.make()
-        machine = Machine(lower, scratch, network)
-        sandbox: Sandbox | None = None
-        try:
-            directory = scratch / "sandbox"
-            directory.mkdir()
-            sandbox = Sandbox(network.command, network.outside_address, directory)
-            machine.boot()
-            yield ContainerWorld(machine, sandbox, scratch, package)
-        finally:
-            machine.stop()
-            if sandbox is not None:
-                sandbox.stop()
-            network.remove()
 
 
 def hook_runs(world: ContainerWorld) -> list[str]:
@@ -340,32 +310,6 @@ def test_a_folder_that_nobody_needs_is_destroyed_with_the_keys_in_it(world: Cont
     wait_for(lambda: world.machine.run("ls", "-A", DROP) == "", "an empty drop directory")
     wait_for(lambda: world.keys_in("/var/spool") == [], "the end of the keys")
     world.wait_for_state("provisioned")
-
-
-# --- images
-
-
-def test_with_etc_read_only_and_the_state_on_a_partition_of_its_own(world: ContainerWorld) -> None:
-    machine = world.machine
-    machine.run("systemctl", "stop", "claimd", "claimd-identity.target")
-    kept = world.identity()
-    try:
-        machine.run("mount", "-t", "tmpfs", "tmpfs", STATE)
-        machine.run("mount", "--bind", "/etc", "/etc")
-        machine.run("mount", "-o", "remount,bind,ro", "/etc")
-        machine.run("systemctl", "start", "claimd")
-        assert machine.run("stat", "-c", "%a %U %G", f"{STATE}/identity") == "2750 claimd claimd-identity\n"
-        world.scp(world.sandbox.claim(), "read-only.json")
-        wait_for(lambda: machine.exists(f"{STATE}/identity/current"), "an identity on the new partition")
-        assert world.identity() != kept
-        machine.run("python3", "/opt/consumer.py", user="application")
-    finally:
-        machine.run("systemctl", "stop", "claimd", "claimd-hooks.service", "claimd-identity.target")
-        machine.run("umount", "/etc")
-        machine.run("umount", STATE)
-    machine.run("systemctl", "start", "claimd")
-    # The first pass writes the status anew; until then it is the one of before.
-    wait_for(lambda: world.status()["identity"]["certificate_id"] == kept, "the identity of before")
 
 
 # --- the package's life
