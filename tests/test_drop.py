@@ -15,7 +15,7 @@ import pytest
 
 from claimd import drop as drop_module
 from claimd import sweep
-from claimd.drop import MAX_FILES_A_FOLDER, Drop, Entry, anybody_may_link
+from claimd.drop import MAX_FILES_A_FOLDER, MAX_KEPT_ASIDE, Drop, Entry, anybody_may_link
 from claimd.durable import Disk
 from claimd.errors import ClaimdError, Code
 from claimd.listing import ASIDE_PREFIX, MAX_ENTRIES_A_SCAN
@@ -251,6 +251,22 @@ class TestRemoving:
         assert drop.scan() == []
         kept = only_name(place)
         assert kept.startswith(ASIDE_PREFIX) and len(os.fsencode(kept)) <= 255
+
+    def test_the_oldest_that_were_kept_aside_make_room(self, drop: Drop, place: Path) -> None:
+        self.keep(drop, place, "old", 20)
+        last = max(each.stat().st_ctime_ns for each in place.iterdir())
+        tick = place.parent / "tick"
+        while not tick.exists() or tick.stat().st_ctime_ns <= last:
+            tick.write_bytes(b"the file system's clock has moved on")
+        self.keep(drop, place, "new", MAX_KEPT_ASIDE)
+        assert len(os.listdir(place)) == MAX_KEPT_ASIDE + 20
+        drop.thin_out_kept_aside()
+        assert [name.endswith("-new") for name in os.listdir(place)] == [True] * MAX_KEPT_ASIDE
+
+    def keep(self, drop: Drop, place: Path, name: str, count: int) -> None:
+        for _ in range(count):
+            (place / name).write_bytes(b"a photo")
+            assert drop.keep_aside(only(drop.scan()))
 
 
 def only_name(place: Path) -> str:

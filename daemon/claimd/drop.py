@@ -143,16 +143,20 @@ class Drop:
             return True
 
     def keep_aside(self, entry: Entry) -> bool:
-        """Out of the way, under a name that is not looked at again; the oldest such names make room."""
+        """Out of the way, under a name that is not looked at again. Afterwards: `thin_out_kept_aside`."""
         with self._opened() as directory:
             if not self._is_unchanged(directory, entry):
                 return False
             self._disk.rename_in(directory, entry.name, _aside_name(entry.name))
+            return True
+
+    def thin_out_kept_aside(self) -> None:
+        """The oldest names make room: once for many that were kept, for it lists the whole directory."""
+        with self._opened() as directory:
             kept = [each for each in _list_names(directory) if each.startswith(ASIDE_PREFIX)]
             kept.sort(key=lambda name: _changed_at(directory, name))
             for name in kept[:-MAX_KEPT_ASIDE]:
                 self._remove_any(directory, name)
-            return True
 
     def _remove_any(self, directory: int, name: str) -> None:
         try:

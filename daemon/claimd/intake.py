@@ -284,6 +284,8 @@ class _Looking:
                 self._due.append(self._rules.keep_seconds - age)
             else:
                 self._end(entry, parts)
+        if self._aside:
+            self._reception.drop.thin_out_kept_aside()
 
     def _end(self, entry: Entry, parts: list[Entry]) -> None:
         secret = any(self._holds_secret(part) for part in parts)
