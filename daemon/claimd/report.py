@@ -45,13 +45,15 @@ def status_document(
     """The worker's half of the status. `claims`: fingerprint and notAfter of those kept on disk."""
     attempt = record.attempt
     shown = trouble or (attempt.problem if attempt else None) or _first_of_drop(drop)
-    state = _state(attempt, identity is not None, shown)
+    said = None if attempt is None else _attempt(attempt)
+    serves = identity is not None and not is_unproven(identity, said)
+    state = _state(attempt, serves, shown)
     return {
         "schema": STATUS_SCHEMA,
         "updated_at": time_to_json(now),
         "state": state.value,
         "identity": None if identity is None else dict(identity),
-        "attempt": None if attempt is None else _attempt(attempt),
+        "attempt": said,
         "claims": [{"fingerprint": f, "not_after": time_to_json(end)} for f, end in claims],
         "drop": [{"file": printable(name), "problem": p.to_json()} for name, p in sorted(drop.items())],
         "problem": None if shown is None else shown.to_json(),
@@ -84,6 +86,16 @@ def _first_of_drop(drop: Mapping[str, Problem]) -> Problem | None:
     """The one to show: what can still become a claim before what can't."""
     ordered = sorted(drop.items(), key=lambda item: (item[1].code not in _WAITING_CODES, item[0]))
     return ordered[0][1] if ordered else None
+
+
+def is_unproven(identity: Mapping[str, Any] | None, attempt: Mapping[str, Any] | None) -> bool:
+    """By the status: whether AWS refuses so far the identity that is in place (`verify.on_refusal`)."""
+    return (
+        identity is not None
+        and attempt is not None
+        and attempt["state"] == State.REGISTERED.value
+        and attempt["certificate_id"] == identity.get("certificate_id")
+    )
 
 
 def _state(attempt: Attempt | None, provisioned: bool, shown: Problem | None) -> DeviceState:

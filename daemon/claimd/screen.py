@@ -16,7 +16,7 @@ from . import attempt as table
 from .attempt import State
 from .errors import Code, Exit, Kind, general
 from .model import DeviceState, short, spoken
-from .report import remaining
+from .report import is_unproven, remaining
 from .words import COLUMNS, labelled
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ def status_lines(document: Mapping[str, Any], now: datetime, columns: int = COLU
 def _state(document: Mapping[str, Any]) -> str:
     words = _STATE_WORDS[DeviceState(document["state"])]
     attempt = document["attempt"]
+    if is_unproven(document["identity"], attempt):
+        return f"{words}; the identity is in place, but has not connected yet"
     if (
         document["identity"] is not None
         and attempt is not None
@@ -125,10 +127,12 @@ def _attempt_lines(attempt: Mapping[str, Any], now: datetime, columns: int) -> l
     lines = []
     open_still = State(attempt["state"]) not in table.ENDED
     claim = attempt["claim"]
-    if claim is not None and open_still:
+    if State(attempt["state"]) is State.REGISTERED:
+        pass  # it needs no claim any more
+    elif claim is not None and open_still:
         left = remaining(datetime.fromisoformat(claim["not_after"]), now)
         lines += _line("claim", f"{short(claim['fingerprint'])}, {left}", columns)
-    elif open_still and State(attempt["state"]) is not State.REGISTERED:
+    elif open_still:
         lines += _line("claim", "none left: copy a new one, the key that AWS issued is kept", columns)
     reached = _reached(attempt)
     if not open_still:

@@ -15,6 +15,7 @@ from . import attempt as table
 from .attempt import State
 from .errors import CATALOGUE, Code, Exit
 from .model import short
+from .report import is_unproven
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -208,7 +209,8 @@ def _exit(code: Any) -> Exit | None:
 
 
 def _or_old(document: Mapping[str, Any], exit_code: Exit) -> Exit:
-    return Exit.OLD_IDENTITY_SERVES if document["identity"] is not None else exit_code
+    serves = document["identity"] is not None and not is_unproven(document["identity"], document["attempt"])
+    return Exit.OLD_IDENTITY_SERVES if serves else exit_code
 
 
 def _key(outcome: Mapping[str, Any]) -> tuple[str, str]:

@@ -143,9 +143,12 @@ def test_it_serves_all_the_same_and_says_so(device: Device, sandbox: Sandbox, ca
     assert device.run("provision").returncode == 69, "in place is not proved"
     assert os.readlink(device.identity) == certificate
     status = device.status()
-    assert (status["state"], status["problem"]["code"]) == ("provisioned", "identity-refused")
+    assert (status["state"], status["problem"]["code"]) == ("refused", "identity-refused")
     assert status["attempt"]["state"] == "registered"
-    assert "AWS refuses its new identity" in device.run("status").stdout
+    said = " ".join(device.run("status").stdout.split())
+    assert "refused, see below; the identity is in place, but has not connected yet" in said
+    assert "AWS refuses its new identity" in said and "a new one is on its way" not in said
+    assert device.run("wait", "--timeout", "5").returncode == 69, "no earlier identity serves"
     assert device.provision()["next"] == "again", "the service does not give up"
 
     cause.cure(sandbox, certificate)
