@@ -19,6 +19,7 @@ from pathlib import Path
 import mqtt5
 
 from material import Authority, authority, key_pem, new_key
+from wire import decoded, encoded, topic_filters
 
 _LINGER_RESET = struct.pack("ii", 1, 0)  # close(2) then sends RST: socket(7), SO_LINGER
 
@@ -156,14 +157,14 @@ def answering(context: ssl.SSLContext, payload: bytes) -> Peer:
         with context.wrap_socket(one, server_side=True) as secure:
             for packet in _packets(secure):
                 if isinstance(packet, mqtt5.ConnectPacket):
-                    secure.sendall(mqtt5.ConnAckPacket().write())
+                    secure.sendall(encoded(mqtt5.ConnAckPacket()))
                 elif isinstance(packet, mqtt5.SubscribePacket):
-                    granted = [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE for _ in packet.topic_filters]
-                    secure.sendall(mqtt5.SubAckPacket(packet.packet_id, granted).write())
+                    granted = [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE for _ in topic_filters(packet)]
+                    secure.sendall(encoded(mqtt5.SubAckPacket(packet.packet_id, granted)))
                 elif isinstance(packet, mqtt5.PublishPacket):
                     assert packet.packet_id is not None
-                    secure.sendall(mqtt5.PubAckPacket(packet.packet_id).write())
-                    secure.sendall(mqtt5.PublishPacket(packet.topic + "/accepted", payload).write())
+                    secure.sendall(encoded(mqtt5.PubAckPacket(packet.packet_id)))
+                    secure.sendall(encoded(mqtt5.PublishPacket(packet.topic + "/accepted", payload=payload)))
 
     return Peer(serve)
 
@@ -175,14 +176,14 @@ def refusing_publish(context: ssl.SSLContext) -> Peer:
         with context.wrap_socket(one, server_side=True) as secure:
             for packet in _packets(secure):
                 if isinstance(packet, mqtt5.ConnectPacket):
-                    secure.sendall(mqtt5.ConnAckPacket().write())
+                    secure.sendall(encoded(mqtt5.ConnAckPacket()))
                 elif isinstance(packet, mqtt5.SubscribePacket):
-                    granted = [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE for _ in packet.topic_filters]
-                    secure.sendall(mqtt5.SubAckPacket(packet.packet_id, granted).write())
+                    granted = [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE for _ in topic_filters(packet)]
+                    secure.sendall(encoded(mqtt5.SubAckPacket(packet.packet_id, granted)))
                 elif isinstance(packet, mqtt5.PublishPacket):
                     assert packet.packet_id is not None
                     refused = mqtt5.PubAckReasonCode.NOT_AUTHORIZED
-                    secure.sendall(mqtt5.PubAckPacket(packet.packet_id, reason_code=refused).write())
+                    secure.sendall(encoded(mqtt5.PubAckPacket(packet.packet_id, reason_code=refused)))
 
     return Peer(serve)
 
@@ -191,7 +192,7 @@ def _packets(secure: ssl.SSLSocket) -> Iterator[object]:
     buffer = bytearray()
     while True:
         try:
-            packet, used = mqtt5.read(memoryview(bytes(buffer)))
+            packet, used = decoded(buffer)
         except IndexError:
             data = secure.recv(65536)
             if not data:

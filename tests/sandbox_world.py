@@ -23,6 +23,7 @@ import pytest
 from claimd_sandbox.journal import ConnectionRecord
 from claimd_sandbox.server import Sandbox, Settings
 from claimd_sandbox.settings import TEMPLATE, AccountSpec, KeyKind, Refusal
+from wire import decoded, encoded, topic_filter
 
 TIMEOUT = 20.0  # seconds, for a slow machine
 CREATE = "$aws/certificates/create/json"
@@ -74,7 +75,7 @@ class Client:
         self.kept: list[mqtt5.PublishPacket] = []  # messages that came while something else was awaited
 
     def send(self, packet: Any) -> None:
-        self._socket.sendall(packet.write())
+        self._socket.sendall(encoded(packet))
 
     def send_bytes(self, data: bytes) -> None:
         self._socket.sendall(data)
@@ -83,7 +84,7 @@ class Client:
         """The next packet; None at the connection's end."""
         while True:
             try:
-                packet, used = mqtt5.read(memoryview(bytes(self._buffer)))
+                packet, used = decoded(self._buffer)
             except IndexError:
                 data = self._read()
                 if not data:
@@ -119,7 +120,7 @@ class Client:
         return self.expect(mqtt5.ConnAckPacket)
 
     def subscribe(self, *topics: str, qos: int = 0) -> list[int]:
-        filters = [mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS(qos)) for topic in topics]
+        filters = [topic_filter(topic, max_qos=mqtt5.QoS(qos)) for topic in topics]
         self.send(mqtt5.SubscribePacket(self.packet_id(), filters))
         return [int(code) for code in self.expect(mqtt5.SubAckPacket).reason_codes]
 
@@ -127,7 +128,9 @@ class Client:
         """Publish at QoS 1; gives the PUBACK's reason."""
         body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
         packet_id = self.packet_id()
-        packet = mqtt5.PublishPacket(topic, body, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=packet_id, **more)
+        packet = mqtt5.PublishPacket(
+            topic, payload=body, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=packet_id, **more
+        )
         self.send(packet)
         answer = self.expect(mqtt5.PubAckPacket)
         assert answer.packet_id == packet_id

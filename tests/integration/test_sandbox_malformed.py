@@ -116,7 +116,7 @@ def test_a_payload_of_128_kib_is_the_largest(world: World) -> None:
     client.subscribe("echo")
     assert client.publish("echo", b"x" * 131_072) == 0
     assert len(client.message().payload) == 131_072
-    client.send(mqtt5.PublishPacket("echo", b"x" * 131_073, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=9))
+    client.send(mqtt5.PublishPacket("echo", payload=b"x" * 131_073, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=9))
     assert client.expect(mqtt5.DisconnectPacket).reason_code == mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE
 
 

@@ -135,7 +135,7 @@ def test_a_claim_may_use_its_own_templates_topics_only(world: World) -> None:
 
 def test_a_denied_publish_without_an_acknowledgement_ends_the_connection(world: World) -> None:
     client = world.claim()
-    client.send(mqtt5.PublishPacket("room", b"x"))
+    client.send(mqtt5.PublishPacket("room", payload=b"x"))
     assert client.expect(mqtt5.DisconnectPacket).reason_code == mqtt5.DisconnectReasonCode.NOT_AUTHORIZED
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mqtt5
 
 from sandbox_world import Client, MakeWorld, Now, World
+from wire import topic_filter
 
 pytest_plugins = ("sandbox_world",)
 
@@ -47,9 +48,7 @@ def test_a_wildcard_does_not_reach_reserved_topics(world: World) -> None:
 
 def test_a_client_can_ask_not_to_hear_itself(world: World) -> None:
     client = connected(world, "echo")
-    client.send(
-        mqtt5.SubscribePacket(50, [mqtt5.TopicFilter("own", no_local=True), mqtt5.TopicFilter("end")])
-    )
+    client.send(mqtt5.SubscribePacket(50, [topic_filter("own", no_local=True), topic_filter("end")]))
     client.expect(mqtt5.SubAckPacket)
     client.publish("own", b"1")
     client.publish("end", b"2")
