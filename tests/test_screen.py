@@ -69,6 +69,8 @@ class TestStatus:
             ("claim-not-needed", False),
             ("claim-already-taken-in", False),
             ("claim-not-recognised", False),
+            ("claim-still-arriving", False),
+            ("claim-key-missing", False),
             ("dns-failed", True),
         ],
     )

@@ -44,9 +44,14 @@ _LABEL_COLUMNS = 14
 _SHOWN_FILES = 5
 _SHOWN_OUTCOMES = 5
 # After these the next pass is no try: it tidies up.
+# The rest of a claim is a person's to bring: the next pass is the one that removes what there is of it.
 _NOT_TRIED_AGAIN = frozenset(
     code.value for code in Code if general(code).exit in {Exit.OK, Exit.CLAIM_UNUSABLE, Exit.NOTHING_TO_DO}
-)
+) | {
+    Code.CLAIM_KEY_MISSING.value,
+    Code.CLAIM_CERTIFICATE_MISSING.value,
+    Code.CLAIM_STILL_ARRIVING.value,
+}
 
 
 def status_lines(document: Mapping[str, Any], now: datetime, columns: int = COLUMNS) -> list[str]:
