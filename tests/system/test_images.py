@@ -22,6 +22,7 @@ from .world import DROP, STATE, TECHNICIAN
 pytestmark = pytest.mark.system
 
 HOOK_LOG = "/var/log/hooks"
+HOOKS_SEEN = "/var/lib/claimd-hooks/seen.json"
 HOOK = f"#!/bin/sh\necho $CLAIMD_CERTIFICATE_ID >>{HOOK_LOG}\n"
 # Whom a file of claimd's belongs to, by the names that the machine has for the numbers on its disk.
 OWNERS = {
@@ -157,7 +158,9 @@ def test_a_read_only_image_with_a_var_of_its_own(world: ContainerWorld) -> None:
     assert "Read-only" in machine.attempt("touch", "/etc/claimd/x", "/x").stderr
     assert machine.run("stat", "-c", "%a %U %G", f"{STATE}/identity") == "2750 claimd claimd-identity\n"
     certificate = provisioned(world, "read-only.json")["certificate_id"]
-    wait_for(lambda: machine.exists(HOOK_LOG), "the hook")
+    # What it has done is remembered, and it rests: a hook that a stop comes upon runs again.
+    wait_for(lambda: certificate in machine.attempt("cat", HOOKS_SEEN).stdout, "the hook's end")
+    wait_for(lambda: machine.unit("claimd-hooks.service", "ActiveState") == "inactive", "the hooks' rest")
     assert machine.read(HOOK_LOG).split() == [certificate]
 
     machine.stop()
