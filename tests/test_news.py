@@ -139,6 +139,8 @@ class TestTrouble:
         [
             (Code.TEMPLATE_NOT_FOUND, news.MessageId.BLOCKED, news.ERROR),
             (Code.CLAIM_EXPIRED, news.MessageId.REFUSED, news.ERROR),
+            (Code.CLAIM_KEY_MISMATCH, news.MessageId.REFUSED, news.ERROR),
+            (Code.CLAIM_NOT_RECOGNISED, None, news.NOTICE),
             (Code.IDENTITY_REFUSED, news.MessageId.REFUSED, news.ERROR),
             (Code.NO_ANSWER, None, news.WARNING),
             (Code.CLAIM_KEY_MISSING, None, news.NOTICE),

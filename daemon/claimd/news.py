@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from .codes import Code, Kind
+from .codes import Code, Exit, Kind
 from .errors import general, problem
 from .model import spoken
 
@@ -131,6 +131,12 @@ def of_identity(identity: Mapping[str, Any], told: Told, now: datetime) -> tuple
     return entries, replace(told, days=crossed)
 
 
+# No claim will come of these, though another file may follow: status and result say refused as well. Not of a
+# file that is nothing of a claim, which may be anything, also the beginning of a slow copy.
+_REFUSED = {code for code in Code if general(code).exit is Exit.CLAIM_UNUSABLE} - {Code.CLAIM_NOT_RECOGNISED}
+_REFUSED |= {Code.IDENTITY_REFUSED}
+
+
 def of_trouble(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[Entry]:
     """What stands in the way now and did not before. Both as in status.json; None: there was none."""
     found, attempt = after["problem"], after["attempt"]
@@ -145,7 +151,7 @@ def of_trouble(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> li
     level = WARNING
     if explained.kind is Kind.BLOCKED:
         fields["MESSAGE_ID"], level = MessageId.BLOCKED.value, ERROR
-    elif explained.kind is Kind.UNUSABLE or found["code"] == Code.IDENTITY_REFUSED.value:
+    elif explained.kind is Kind.UNUSABLE or Code(found["code"]) in _REFUSED:
         fields["MESSAGE_ID"], level = MessageId.REFUSED.value, ERROR
     elif explained.kind is Kind.WAITING:
         level = NOTICE

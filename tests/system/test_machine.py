@@ -89,6 +89,8 @@ def test_the_units_are_right_and_closed_on_this_very_machine(world: ContainerWor
     ours = [line for line in verified.stderr.splitlines() if "claimd" in line]
     assert ours == []
     world.machine.run("systemd-analyze", "security", "--threshold=15", "claimd.service")
+    told = world.machine.journal("_PID=1", "--priority=warning", "--boot")
+    assert [line["MESSAGE"] for line in told if "claimd" in str(line)] == []
 
 
 def test_setup_is_picked_up_without_a_restart(world: ContainerWorld) -> None:
@@ -127,9 +129,7 @@ def test_a_copied_claim_becomes_an_identity_and_everybody_hears_of_it(world: Con
     assert status["identity"]["certificate_id"] == certificate
     assert status["identity"]["thing_name"].startswith("gateway-")
     wait_for(lambda: machine.unit(TARGET, "ActiveState") == "active", TARGET)
-    wait_for(
-        lambda: set(_seen(world).values()) == {certificate} and len(_seen(world)) == 2, "both hooks' end"
-    )
+    hooks_have_seen(world, certificate)
     assert hook_runs(world) == [f"{certificate} after "]
     said = machine.journal("-u", "claimd-hooks.service")
     assert any(line["MESSAGE"] == f"hook 10-log: says {status['identity']['thing_name']}" for line in said)
@@ -168,6 +168,15 @@ def test_the_device_client_has_copies_of_its_own(world: ContainerWorld) -> None:
     wait_for(lambda: machine.unit("aws-iot-device-client", "ActiveState") == "active", "the device client")
 
 
+def test_doctor_finds_the_device_well(world: ContainerWorld) -> None:
+    """What it warns of is what a sandbox in a container is: no host of AWS, a clock that is not set there."""
+    said = json.loads(world.machine.run("sudo", "claimd", "doctor", "--json"))
+    assert (said["summary"]["failed"], said["summary"]["ok"] > 40) == (0, True), said
+    warned = {each["id"]: each["remedy"] for each in said["checks"] if each["verdict"] == "warning"}
+    assert set(warned) == {"config-endpoint", "clock-ntp"}, warned
+    assert all(warned.values())
+
+
 def test_a_consumer_of_its_group_connects_and_others_do_not_read(world: ContainerWorld) -> None:
     machine = world.machine
     machine.run("useradd", "--system", "--groups", "claimd-identity", "application")
@@ -204,11 +213,32 @@ def test_what_must_be_denied_is_denied(world: ContainerWorld) -> None:
 def test_reload_and_restart_change_nothing(world: ContainerWorld) -> None:
     before, pid, certificate = hook_runs(world), world.main_pid(), world.identity()
     world.machine.run("systemctl", "reload", "claimd")
+    # "reloading" until claimd has said READY=1 after its RELOADING=1.
+    wait_for(lambda: world.machine.unit("claimd.service", "SubState") == "running", "the reload's end")
     assert world.main_pid() == pid
     world.machine.run("systemctl", "restart", "claimd")
     assert world.main_pid() != pid
     assert world.wait_for_state("provisioned")["identity"]["certificate_id"] == certificate
     assert hook_runs(world) == before
+
+
+def test_a_refusal_and_a_block_are_found_in_the_journal_by_their_ids(world: ContainerWorld) -> None:
+    machine = world.machine
+    world.forget()
+    one, other = json.loads(world.sandbox.claim()), json.loads(world.sandbox.claim())
+    world.scp(json.dumps({**one, "keyPair": other["keyPair"]}), "mixed.json")
+    entry = wait_for(lambda: machine.journal(f"MESSAGE_ID={MessageId.REFUSED.value}"), "the refusal")[-1]
+    assert (entry["CLAIMD_ERROR_CODE"], entry["PRIORITY"]) == ("claim-key-mismatch", "3")
+
+    world.sandbox.fault("reject step=register status=400 times=1")
+    world.scp(world.sandbox.claim(), "blocked.json")
+    entry = wait_for(lambda: machine.journal(f"MESSAGE_ID={MessageId.BLOCKED.value}"), "the block")[-1]
+    assert (entry["CLAIMD_ERROR_CODE"], entry["PRIORITY"]) == ("parameters-refused", "3")
+    assert (entry["CLAIMD_STAGE"], entry["_SYSTEMD_UNIT"]) == ("blocked", "claimd.service")
+    # A person has looked at it, so the claim that it kept is tried again.
+    machine.run("sudo", "claimd", "provision", user=TECHNICIAN)
+    world.wait_for_state("provisioned")
+    machine.run("rm", f"{DROP}/mixed.json", user=TECHNICIAN)
 
 
 @pytest.mark.parametrize("who", ["worker", "service"])
@@ -254,26 +284,23 @@ def test_the_watchdog_restarts_a_service_that_hangs(world: ContainerWorld) -> No
     machine.run("systemctl", "restart", "claimd")
 
 
-def test_hooks_that_a_power_cut_ended_run_at_the_next_boot_only(
-    world: ContainerWorld,
-) -> None:
-    machine = world.machine
-    wait_for(lambda: machine.unit("claimd-hooks.service", "ActiveState") == "inactive", "the hooks' rest")
-    certificate = world.identity()
-    assert hook_runs(world)[-1].startswith(certificate)
-    before = len(hook_runs(world))
+def test_hooks_that_a_power_cut_ended_run_at_the_next_boot_only(world: ContainerWorld) -> None:
+    machine, old = world.machine, world.identity()
+    hooks_have_seen(world, old)
+    machine.write("/etc/claimd/conf.d/60-replace.toml", 'reprovision = "replace"\n')
     machine.run("touch", "/root/hook-sleeps")
-    machine.write("/var/lib/claimd-hooks/seen.json", '{"schema": 1, "seen": {}}', 0o600)
-    machine.run("systemctl", "--no-block", "restart", "claimd-hooks.service")
-    wait_for(lambda: len(hook_runs(world)) > before, "a hook at work")
+    before = hook_runs(world)
+    world.scp(world.sandbox.claim(), "before-the-cut.json")
+    wait_for(lambda: len(hook_runs(world)) > len(before), "a hook at work")
+    certificate = world.identity()
     machine.cut_power()
 
     (machine.upper / "root/hook-sleeps").unlink()
     machine.boot()
     wait_for(lambda: machine.unit(TARGET, "ActiveState") == "active", TARGET)
-    wait_for(lambda: _seen(world).get("10-log") == certificate, "the hook's end")
+    hooks_have_seen(world, certificate)
     after = hook_runs(world)
-    assert after[before:] == [f"{certificate} after "] * 2
+    assert after == [*before, *[f"{certificate} after {old}"] * 2]
 
     machine.stop()
     machine.boot()
@@ -282,6 +309,29 @@ def test_hooks_that_a_power_cut_ended_run_at_the_next_boot_only(
         lambda: machine.unit("claimd-hooks.service", "ExecMainExitTimestamp") != "", "the hooks' service"
     )
     assert hook_runs(world) == after
+
+
+def test_hooks_that_a_power_cut_kept_from_starting_run_at_the_next_boot(world: ContainerWorld) -> None:
+    """The identity has changed, and the power goes before the manager has seen it."""
+    machine, old, before = world.machine, world.identity(), hook_runs(world)
+    machine.run("systemctl", "stop", "claimd-hooks.path")
+    world.scp(world.sandbox.claim(), "at-the-cut.json")
+    wait_for(lambda: world.identity() != old, "the new identity")
+    machine.cut_power()
+    machine.boot()
+    certificate = world.identity()
+    hooks_have_seen(world, certificate)
+    assert hook_runs(world) == [*before, f"{certificate} after {old}"]
+
+
+def hooks_have_seen(world: ContainerWorld, certificate: str) -> None:
+    """Both of them, and they rest."""
+    wait_for(
+        lambda: len(_seen(world)) == 2 and set(_seen(world).values()) == {certificate}, "both hooks' end"
+    )
+    wait_for(
+        lambda: world.machine.unit("claimd-hooks.service", "ActiveState") == "inactive", "the hooks' rest"
+    )
 
 
 def _seen(world: ContainerWorld) -> dict[str, str]:
@@ -295,8 +345,6 @@ def _seen(world: ContainerWorld) -> dict[str, str]:
 
 def test_a_second_claim_replaces_the_identity_and_the_hook_hears_of_both(world: ContainerWorld) -> None:
     old = world.identity()
-    world.machine.write("/etc/claimd/conf.d/60-replace.toml", 'reprovision = "replace"\n')
-    world.machine.run("systemctl", "reload", "claimd")
     world.scp(world.sandbox.claim(), "second.json")
     wait_for(lambda: world.identity() != old, "the new identity")
     new = world.identity()
