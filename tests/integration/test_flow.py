@@ -456,7 +456,7 @@ class TestConnectRules:
                 ended = device.run("provision")
                 assert ended.returncode == 69, ended.stderr
             assert device.identity.exists()
-            assert device.status()["state"] == "provisioned"
+            assert device.status()["state"] == "refused"
             assert device.code() == "identity-refused"
         finally:
             sandbox.registry.set_connect_rule(account, ConnectRule.ALLOW, template=template)
