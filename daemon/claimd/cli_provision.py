@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .errors import Exit
-from .terminal import complain, now, read_document
+from .terminal import complain, now, read_document, tell
 
 if TYPE_CHECKING:
     from .model import Layout
@@ -66,7 +66,7 @@ def _provision(options: argparse.Namespace, layout: Layout) -> int:
         )
     )
     if options.json:
-        print(json.dumps(_result_document(result)), flush=True)
+        tell([json.dumps(_result_document(result))], sys.stdout)
     else:
         _say_result(result)
     return result.exit
@@ -94,7 +94,7 @@ class _Progress:
         self._layout = layout
 
     def show(self, stage: str, sentence: str) -> None:
-        print(f"{_claim_left(self._layout):>12}  {sentence}", flush=True)
+        tell([f"{_claim_left(self._layout):>12}  {sentence}"], sys.stdout)
 
 
 def _claim_left(layout: Layout) -> str:
@@ -142,15 +142,13 @@ def _say_result(result: Result) -> None:
     if result.problem is not None:
         complain(result.problem)
         if result.after_seconds is not None:
-            print(
-                f"  next try:     in {result.after_seconds:.0f} s (the service does it by itself)",
-                file=sys.stderr,
-            )
+            again = f"  next try:     in {result.after_seconds:.0f} s (the service does it by itself)"
+            tell([again], sys.stderr)
     elif result.exit is Exit.OK and result.record.attempt is not None:
         attempt = result.record.attempt
         who = attempt.thing_name or "the device"
-        print(f"done: {who} has its identity, certificate {attempt.certificate_id}")
+        tell([f"done: {who} has its identity, certificate {attempt.certificate_id}"], sys.stdout)
     else:
-        print("nothing to do: no claim was dropped")
+        tell(["nothing to do: no claim was dropped"], sys.stdout)
     for note in result.notes:
-        print("\n".join(problem_lines(note)))
+        tell(problem_lines(note), sys.stdout)

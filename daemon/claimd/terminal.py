@@ -92,8 +92,20 @@ class Live:
         return sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
 
 
+def tell(lines: Sequence[str], stream: TextIO) -> None:
+    """What is said while something is done, or about what has been done: that nobody listens any more is
+    no failure of it. A terminal that hung up fails with EIO, a pipe without a reader with EPIPE."""
+    try:
+        say(lines, stream)
+    except OSError:
+        # What is still in the buffer goes there too: at its end Python would fail with it, and exit with 120.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
 def complain(found: Problem) -> None:
-    say(problem_lines(found), sys.stderr)
+    tell(problem_lines(found), sys.stderr)
 
 
 def read_document(path: str) -> dict[str, Any] | None:

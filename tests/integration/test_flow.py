@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from claimd.errors import Exit
 from claimd_sandbox.registry import Status
 from claimd_sandbox.server import Sandbox, Settings
 from claimd_sandbox.settings import (
@@ -51,6 +53,25 @@ def assert_provisioned(device: Device, sandbox: Sandbox) -> dict[str, Any]:
     certificate = sandbox.registry.certificate(document["certificate_id"])
     assert certificate is not None and certificate.status is Status.ACTIVE
     return document
+
+
+@contextmanager
+def nobody_at(listener: str) -> Iterator[int]:
+    """A descriptor to print to. Writing fails with EPIPE, EIO or ENOSPC."""
+    if listener == "a full disk":
+        gone = os.open("/dev/full", os.O_WRONLY)
+    else:
+        other, gone = os.pipe() if listener == "a pipe with no reader" else os.openpty()
+        os.close(other)
+    try:
+        yield gone
+    finally:
+        os.close(gone)
+
+
+def _run_to(stdout: int, stderr: int, device: Device, *more: str) -> subprocess.CompletedProcess[str]:
+    command = device.command("provision", *more)
+    return subprocess.run(command, stdout=stdout, stderr=stderr, text=True, timeout=180, check=False)
 
 
 class TestTheStraightLine:
@@ -112,6 +133,26 @@ class TestTheStraightLine:
         sent = [packet for packet in claim.packets if packet.startswith("<")]
         assert sent == ["< CONNECT", "< SUBSCRIBE", "< PUBLISH", "< PUBLISH", "< DISCONNECT"]
         assert [p for p in permanent.packets if p.startswith("<")] == ["< CONNECT", "< DISCONNECT"]
+
+    @pytest.mark.parametrize("listener", ["a pipe with no reader", "a terminal that hung up", "a full disk"])
+    def test_a_pass_goes_on_when_nobody_listens_any_more(
+        self, device: Device, sandbox: Sandbox, listener: str
+    ) -> None:
+        device.put("claim.json", json.dumps(sandbox.create_claim()))
+        with nobody_at(listener) as gone:
+            ended = _run_to(gone, subprocess.PIPE, device)
+            assert ended.returncode == Exit.OK
+            assert "claimd:" not in ended.stderr
+            assert_provisioned(device, sandbox)
+            # The usual exit where there is something else to say, and that is said where somebody listens.
+            device.configure("nonsense")
+            device.put("claim.json", json.dumps(sandbox.create_claim()))
+            ended = _run_to(gone, subprocess.PIPE, device)
+            assert ended.returncode == Exit.CONFIGURATION
+            assert "claimd explain config-invalid" in ended.stderr
+            assert _run_to(gone, gone, device).returncode == Exit.CONFIGURATION
+            assert _run_to(gone, gone, device, "--json").returncode == Exit.CONFIGURATION
+        assert device.record()["attempt"]["problem"] is None
 
     def test_progress_for_a_person(self, device: Device, sandbox: Sandbox) -> None:
         claim = sandbox.create_claim()
