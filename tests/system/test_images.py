@@ -159,7 +159,7 @@ def test_a_read_only_image_with_a_var_of_its_own(world: ContainerWorld) -> None:
     assert machine.run("stat", "-c", "%a %U %G", f"{STATE}/identity") == "2750 claimd claimd-identity\n"
     certificate = provisioned(world, "read-only.json")["certificate_id"]
     # What it has done is remembered, and it rests: a hook that a stop comes upon runs again.
-    wait_for(lambda: certificate in str(machine.attempt("cat", HOOKS_SEEN).stdout), "the hook's end")
+    wait_for(lambda: str(certificate) in machine.attempt("cat", HOOKS_SEEN).stdout, "the hook's end")
     wait_for(lambda: machine.unit("claimd-hooks.service", "ActiveState") == "inactive", "the hooks' rest")
     assert machine.read(HOOK_LOG).split() == [certificate]
 
