@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from claimd import sweep as sweep_module
 from claimd.durable import Disk
 from claimd.sweep import MAX_DEPTH, PREFIX, Swept, remove_as_far_as_possible, sweep
 
@@ -48,6 +49,36 @@ def test_however_deep(place: Path) -> None:
     (path / "key").write_text("secret")
     assert sweep(Disk(), str(place)).left == 0
     assert not os.listdir(place)
+
+
+class _Refusing(Disk):
+    """Whose files with "stuck" in their name stay."""
+
+    def unlink_in(self, directory: int, name: str) -> None:
+        if "stuck" in name:
+            raise OSError("it can't be removed")
+        super().unlink_in(directory, name)
+
+
+def test_what_can_t_be_removed_keeps_nobody_s_key_waiting(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many such names come first in the directory's own order."""
+    monkeypatch.setattr(sweep_module, "NAMES_AT_ONCE", 3)
+    for n in range(20):
+        (place / f"{PREFIX}stuck-{n}").write_text("")
+        (place / f"{PREFIX}key-{n}").write_text("secret")
+    assert sweep(_Refusing(), str(place)) == Swept(removed=20, left=20)
+
+
+def test_a_run_ends_where_too_much_was_piled_up(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root's: the next run takes the rest, and looks at no name in this one that it can't remove any more."""
+    monkeypatch.setattr(sweep_module, "NAMES_AT_ONCE", 3)
+    monkeypatch.setattr(sweep_module, "MAX_REMOVALS", 7)
+    monkeypatch.setattr(sweep_module, "MAX_REMOVALS_OF_A_USER", 7)
+    for n in range(40):
+        (place / f"{PREFIX}{n}").write_text("")
+    assert sweep(Disk(), str(place)) == Swept(removed=7, left=33)
 
 
 def test_a_directory_that_is_a_link_is_refused(place: Path, tmp_path: Path) -> None:

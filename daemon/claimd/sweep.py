@@ -25,6 +25,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .durable import Disk
 
 PREFIX = ".claimd-sweep-"
@@ -80,11 +82,11 @@ class _Sweep:
 
     def run(self) -> Swept:
         # Again and again: what lay too deep has become a name here.
-        while names := [each for each in self._set_aside() if each not in self._tried]:
+        while self._left > 0 and (names := list(islice(self._untried(), NAMES_AT_ONCE))):
             self._tried.update(names)
             for name in names:
                 self.remove(name)
-        return Swept(self._removed, len(self._set_aside()))
+        return Swept(self._removed, sum(1 for _ in self._set_aside()))
 
     def remove(self, name: str) -> bool:
         try:
@@ -104,9 +106,13 @@ class _Sweep:
             return False
         return True
 
-    def _set_aside(self) -> list[str]:
+    def _untried(self) -> Iterator[str]:
+        """However many names lie there that can't be removed, the rest have their turn."""
+        return (name for name in self._set_aside() if name not in self._tried)
+
+    def _set_aside(self) -> Iterator[str]:
         with os.scandir(self._directory) as entries:
-            return list(islice((e.name for e in entries if e.name.startswith(PREFIX)), NAMES_AT_ONCE))
+            yield from (entry.name for entry in entries if entry.name.startswith(PREFIX))
 
     def _is_taken_over(self, found: os.stat_result) -> bool:
         """By an earlier run that did not come to its end."""
