@@ -172,5 +172,12 @@ class TestNames:
     def test_two_names_that_look_alike_have_two_answers(self) -> None:
         assert answer.file_name("a\n") != answer.file_name("a\t")
 
+    def test_nobody_can_choose_the_name_of_another_file_s_answer(self) -> None:
+        for name in ("my file!", "n" * 255, "latest"):
+            taken = answer.file_name(name).removesuffix(".txt")
+            assert answer.file_name(taken) != answer.file_name(name)
+            again = answer.file_name(taken).removesuffix(".txt")
+            assert answer.file_name(again) != answer.file_name(taken)
+
     def test_a_folder_has_one(self) -> None:
         assert answer.file_name("claims/key.pem") == "claims.txt"

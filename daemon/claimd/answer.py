@@ -8,6 +8,7 @@ folder.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ MAX_NAME_BYTES = 180
 LATEST = "latest.txt"
 _WIDTH = 15
 _PLAIN = " ._-+=()@,"
+_LOOKS_TOLD_APART = re.compile(r"-[0-9a-f]{8}\Z")
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ def file_name(dropped: str) -> str:
     encoded = plain.encode("utf-8")
     if len(encoded) > MAX_NAME_BYTES:
         plain = encoded[:MAX_NAME_BYTES].decode("utf-8", "ignore")
-    if plain != name or plain + ".txt" == LATEST:
-        # Two names that look alike now, or one that would stand for another file.
+    if plain != name or plain + ".txt" == LATEST or _LOOKS_TOLD_APART.search(name):
+        # Two names that look alike now, or one that would stand for another file: also a name that somebody
+        # has chosen to end as the answer to another file does.
         plain += "-" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return plain + ".txt"
 
