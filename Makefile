@@ -111,7 +111,7 @@ deb: $(DEVELOPMENT) ## a .deb for each architecture in dist/ (ARCH="amd64 arm64"
 SUITE ?= bookworm
 
 .PHONY: system-test
-system-test: $(DEVELOPMENT) ## the package on a booted machine with systemd (as root; three minutes; SUITE=trixie, forky)
+system-test: $(DEVELOPMENT) ## the package on a booted machine with systemd (as root; three minutes; SUITE=: README)
 	@if [ "$$(id -u)" = 0 ]; then \
 		.ci/system-packages system && \
 		$(MAKE) --no-print-directory deb ARCH=$$(dpkg --print-architecture) && \

@@ -45,6 +45,7 @@ _OPTIONS = (
     "--dpkgopt=path-exclude=/usr/share/man/*",
     "--dpkgopt=path-exclude=/usr/share/locale/*",
 )
+_OF_SYSTEMD = "systemd systemd-sysv libsystemd0 libpam-systemd udev libudev1"
 BOOT_SECONDS = 120.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -54,8 +55,16 @@ def cache() -> Path:
 
 
 def root_file_system(suite: str, architecture: str | None = None) -> Path:
-    """Made when it is not there yet: half a minute; for another architecture, emulated, some minutes."""
+    """Made when it is not there yet: half a minute; for another architecture, emulated, some minutes.
+
+    `suite`: of Debian; "bookworm+bullseye" is bookworm with the systemd of bullseye.
+    """
     options = [*_OPTIONS, "--include=" + ",".join(_PACKAGES)]
+    if "+" in suite:
+        preferences = (
+            f"Package: {_OF_SYSTEMD}\\nPin: release n={suite.partition('+')[2]}\\nPin-Priority: 1001\\n"
+        )
+        options.append(f"""--setup-hook=printf '{preferences}' > "$1/etc/apt/preferences.d/systemd\"""")
     if architecture is not None:
         options.append(f"--architectures={architecture}")
     recipe = hashlib.sha256("\n".join((suite, *options)).encode()).hexdigest()[:16]
@@ -77,7 +86,9 @@ _ANY_AGE = '--aptopt=Acquire::Check-Valid-Until "false"'
 
 def mmdebstrap(suite: str, options: Sequence[str], target: Path) -> None:
     """What it leaves after a failure is left alone here: something may still be mounted in there."""
-    command = ["mmdebstrap", "--quiet", *options, _ANY_AGE, suite, str(target)]
+    base, _, older = suite.partition("+")
+    sources = [f"deb {_mirror()} {each} main" for each in (base, older)] if older else []
+    command = ["mmdebstrap", "--quiet", *options, _ANY_AGE, base, str(target), *sources]
     ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if ended.returncode != 0:
         print(ended.stderr, file=sys.stderr)
@@ -85,6 +96,12 @@ def mmdebstrap(suite: str, options: Sequence[str], target: Path) -> None:
         errors = [line for line in ended.stderr.splitlines() if line.startswith("E: ")]
         cause = errors[0].removeprefix("E: ") if errors else f"exit code {ended.returncode}"
         raise MirrorError(suite, cause, target)
+
+
+def _mirror() -> str:
+    """The one that apt has on this host."""
+    command = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()[0]
 
 
 class MirrorError(AssertionError):

@@ -6,6 +6,7 @@ Each test goes on where the one before stopped; what one of them needs to be tru
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -81,16 +82,24 @@ def test_an_installation_without_configuration_ends_green(world: ContainerWorld)
         assert world.machine.unit(unit, "ActiveState") == "active"
 
 
+def is_known(world: ContainerWorld, complaint: str) -> bool:
+    """Of a systemd that is older than what claimd is made for: that one lacks this value (NEWS of 249)."""
+    version = int(world.machine.run("systemctl", "--version").split()[1])
+    return version < 249 and "Failed to parse address family, ignoring: none" in complaint
+
+
 def test_the_units_are_right_and_closed_on_this_very_machine(world: ContainerWorld) -> None:
     units = (
         "claimd.service claimd-identity.path claimd-identity.target claimd-hooks.path claimd-hooks.service"
     )
     verified = world.machine.attempt("systemd-analyze", "verify", "--man=no", *units.split())
-    ours = [line for line in verified.stderr.splitlines() if "claimd" in line]
-    assert ours == []
-    world.machine.run("systemd-analyze", "security", "--threshold=15", "claimd.service")
     told = world.machine.journal("_PID=1", "--priority=warning", "--boot")
-    assert [line["MESSAGE"] for line in told if "claimd" in str(line)] == []
+    said = verified.stderr.splitlines() + [str(line["MESSAGE"]) for line in told if "claimd" in str(line)]
+    assert [line for line in said if "claimd" in line and not is_known(world, line)] == []
+    # Not by --threshold, which a systemd of 2021 hasn't got.
+    judged = world.machine.run("systemd-analyze", "security", "--no-pager", "claimd.service")
+    level = re.search(r"Overall exposure level for claimd.service: ([\d.]+)", judged)
+    assert level is not None and float(level[1]) <= 1.5, judged
 
 
 def test_setup_is_picked_up_without_a_restart(world: ContainerWorld) -> None:
