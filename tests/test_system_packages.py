@@ -51,3 +51,18 @@ def test_without_apt_the_packages_are_named(tmp_path: Path) -> None:
     ended = ask(tmp_path, "demo", PYTHON="/bin/false", PATH=str(tmp_path))
     assert ended.returncode == 1
     assert "missing here, by the names of their Debian packages: python3-venv" in ended.stderr
+
+
+def test_a_mirror_that_is_out_of_reach_is_not_mistaken_for_a_failed_test(tmp_path: Path) -> None:
+    program(tmp_path, "id", "echo 0")
+    program(tmp_path, "apt-get", f"echo $1 >> {tmp_path}/called; echo 'E: Failed to fetch' >&2; exit 100")
+    ended = ask(tmp_path, "demo", PYTHON="/bin/false", POLICY_RC_D=str(tmp_path / "policy"))
+    assert ended.returncode == 1
+    assert (tmp_path / "called").read_text().split() == ["install", "update"]
+    said = ended.stderr.splitlines()
+    assert said[-4:-2] == [
+        "E: Failed to fetch",
+        "the system packages could not be installed, apt says why above; nothing was built or tested.",
+    ]
+    assert said[-1].strip().startswith("sudo apt-get install -y --no-install-recommends python3-venv")
+    assert not (tmp_path / "policy").exists()
