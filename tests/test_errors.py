@@ -44,6 +44,11 @@ class TestEveryCode:
         for line in explained(code):
             assert len(line) <= max(COLUMNS, 17 + longest_command + 1), line
 
+    def test_a_command_that_needs_root_says_so(self, code: Code) -> None:
+        for command in general(code).commands:
+            if {"provision", "forget", "setup", "sweep", "run"} & set(command.split()[:3]):
+                assert command.startswith("sudo claimd "), command
+
     def test_what_must_be_cured_says_how(self, code: Code) -> None:
         if CATALOGUE[code].kind is Kind.BLOCKED:
             assert general(code).remedy.strip() and "nothing to do" not in general(code).remedy

@@ -391,7 +391,7 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.REFUSED,
         "AWS denied the registration: {detail}",
         "the pre-provisioning hook of the template {template} refused this device, or its role lacks a right",
-        "ask who runs the hook whether this device is on the list, then run `claimd provision`;"
+        "ask who runs the hook whether this device is on the list, then run `sudo claimd provision`;"
         " the claim is kept meanwhile",
     ),
     Code.TOKEN_INVALID: Explanation(
@@ -406,7 +406,7 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.REFUSED,
         "AWS refused the request while {step}: {detail}",
         "something in the account does not allow it",
-        "read the message above; then run `claimd provision`",
+        "read the message above; then run `sudo claimd provision`",
     ),
     Code.IDENTITY_REFUSED: Explanation(
         Kind.RETRY,
