@@ -150,8 +150,11 @@ def tls(context: ssl.SSLContext) -> Peer:
     return Peer(serve)
 
 
-def answering(context: ssl.SSLContext, payload: bytes) -> Peer:
-    """An MQTT 5 server that grants everything and answers every request with `payload` on /accepted."""
+def answering(context: ssl.SSLContext, *payloads: bytes, acknowledges: bool = True) -> Peer:
+    """An MQTT 5 server that grants everything and answers every request with each of `payloads` on /accepted.
+
+    `acknowledges`: whether a request has its PUBACK before that.
+    """
 
     def serve(one: socket.socket) -> None:
         with context.wrap_socket(one, server_side=True) as secure:
@@ -163,8 +166,12 @@ def answering(context: ssl.SSLContext, payload: bytes) -> Peer:
                     secure.sendall(encoded(mqtt5.SubAckPacket(packet.packet_id, granted)))
                 elif isinstance(packet, mqtt5.PublishPacket):
                     assert packet.packet_id is not None
-                    secure.sendall(encoded(mqtt5.PubAckPacket(packet.packet_id)))
-                    secure.sendall(encoded(mqtt5.PublishPacket(packet.topic + "/accepted", payload=payload)))
+                    if acknowledges:
+                        secure.sendall(encoded(mqtt5.PubAckPacket(packet.packet_id)))
+                    for payload in payloads:
+                        secure.sendall(
+                            encoded(mqtt5.PublishPacket(packet.topic + "/accepted", payload=payload))
+                        )
 
     return Peer(serve)
 
