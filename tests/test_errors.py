@@ -128,6 +128,18 @@ class TestFields:
         found = problem(Code.CONFIG_UNREADABLE, file="/etc/a b'; rm -rf x", detail="no")
         assert found.commands == ("sudo chmod 0644 '/etc/a b'\\''; rm -rf x'",)
 
+    def test_what_is_known_besides_has_its_place(self) -> None:
+        expired = problem(Code.CLAIM_EXPIRED, claim="c", not_after="then", now="now")
+        assert expired.commands == ("aws iot create-provisioning-claim --template-name TEMPLATE",)
+        told = expired.about(template="Fleet-7")
+        assert told.commands == ("aws iot create-provisioning-claim --template-name Fleet-7",)
+        assert expired.about(template=None) == expired
+
+    def test_what_is_known_besides_takes_nobody_else_s_place(self) -> None:
+        refused = problem(Code.TEMPLATE_NOT_FOUND, template="T", detail="d")
+        assert refused.about(template="U") == refused
+        assert problem(Code.DNS_FAILED, host="h").about(template="U").fields == {"host": "h"}
+
     def test_braces_in_a_field_stand_for_themselves(self) -> None:
         assert "{endpoint}" in problem(Code.CLAIM_FILE_TOO_LARGE, file="{endpoint}").happened
 

@@ -66,7 +66,13 @@ def test_the_search_finds_the_places() -> None:
     assert len({place.code for place in found}) > 30
 
 
+# Of the command that makes a new claim. Whoever shows the problem adds it (Problem.about), for only he knows
+# the configuration; a person at a desk reads TEMPLATE, as in the manual.
+ADDED = "aws iot create-provisioning-claim --template-name {template}"
+
+
 @pytest.mark.parametrize("place", places(), ids=lambda place: f"{place.where}-{place.code.value}")
 def test_no_field_is_missing(place: Place) -> None:
-    missing = needed(place.code) - place.given
+    added = {"template"} if ADDED in CATALOGUE[place.code].remedy else set()
+    missing = needed(place.code) - place.given - added
     assert not missing, f"{place.where}: {place.code.value} needs {sorted(missing)}"

@@ -36,13 +36,14 @@ _LOOKS_TOLD_APART = re.compile(r"-[0-9a-f]{8}\Z")
 
 @dataclass(frozen=True)
 class Scene:
-    """What the answers are made of. `held`: fingerprints of the claims on disk."""
+    """What the answers are made of. `held`: fingerprints of the claims on disk; `template`: as configured."""
 
     now: datetime
     record: Record
     identity: Mapping[str, Any] | None
     held: frozenset[str]
     drop_directory: str
+    template: str | None = None
 
 
 def file_name(dropped: str) -> str:
@@ -187,7 +188,8 @@ def _ended(outcome: Outcome, taken: Taken, scene: Scene) -> list[str]:
         found = problem(Code.CLAIM_NOT_NEEDED, claim=short(taken.fingerprint), identity=identity)
     else:
         found = general(outcome.code or Code.INTERNAL_ERROR)
-    return ["REFUSED", "", *_explained(found), "", *wrapped("The claim and its key are destroyed.")]
+    words = _explained(found.about(template=scene.template))
+    return ["REFUSED", "", *words, "", *wrapped("The claim and its key are destroyed.")]
 
 
 def _identity(identity: Mapping[str, Any]) -> list[str]:

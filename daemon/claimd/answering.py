@@ -36,9 +36,10 @@ _DESTROYED_AT_ONCE = frozenset({Code.CLAIM_EXPIRED, Code.CLAIM_ALREADY_TAKEN_IN}
 
 
 class Answers:
-    """The answers of one pass."""
+    """The answers of one pass. `template`: the configured one, for the commands that name it."""
 
-    def __init__(self, layout: Layout, store: Store) -> None:
+    def __init__(self, layout: Layout, store: Store, template: str | None = None) -> None:
+        self._template = template
         self._drop_directory = layout.drop_directory
         self._path = layout.result_directory
         self._directory = ResultDirectory(layout.result_directory, store.disk)
@@ -53,9 +54,11 @@ class Answers:
         self._intake, self._ledger, self._keep_seconds = intake, ledger, rules.keep_seconds
         # Once a pass: only what is said of claims changes while it works. Of a flood so many are answered to.
         for name, found in islice(intake.problems.items(), MAX_ANSWERS_A_PASS):
-            self._of_files[name] = answer.of_file(found, self._left(name))
+            self._of_files[name] = answer.of_file(found.about(template=self._template), self._left(name))
         for name, found in islice(intake.destroyed.items(), MAX_ANSWERS_A_PASS):
-            self._of_files[name] = answer.of_destroyed(found, aside=name in intake.aside)
+            self._of_files[name] = answer.of_destroyed(
+                found.about(template=self._template), aside=name in intake.aside
+            )
 
     def tell(
         self, now: datetime, record: Record, identity: Mapping[str, Any] | None, held: frozenset[str]
@@ -63,7 +66,7 @@ class Answers:
         """Answer to what lies in the drop directory, and to the claims that came from there."""
         if self._intake is None:
             return
-        scene = Scene(now, record, identity, held, self._drop_directory)
+        scene = Scene(now, record, identity, held, self._drop_directory, self._template)
         answers: dict[str, list[str]] = {}
         for taken in self._ledger.taken[-CLAIMS_FOLLOWED:]:
             answers.update(dict.fromkeys(taken.names, answer.of_claim(taken, scene)))

@@ -33,7 +33,7 @@ _AGAIN = "nothing to do: " + _BY_ITSELF
 _ENDPOINT = "`aws iot describe-endpoint --endpoint-type iot:Data-ATS`"
 _TMPFILES = "run `sudo systemd-tmpfiles --create claimd.conf`"
 _NEW_CLAIM = (
-    "make a new claim with `aws iot create-provisioning-claim --template-name TEMPLATE` and copy it here"
+    "make a new claim with `aws iot create-provisioning-claim --template-name {template}` and copy it here"
     " within five minutes"
 )
 
@@ -71,7 +71,7 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.CLAIM_UNUSABLE,
         "{file} holds no claim: {detail}",
         "a file that is not the output of create-provisioning-claim, or a damaged copy",
-        "copy the output of `aws iot create-provisioning-claim --template-name TEMPLATE` as it is,"
+        "copy the output of `aws iot create-provisioning-claim --template-name {template}` as it is,"
         " or certificate and key as PEM files",
     ),
     Code.CLAIM_KEY_ENCRYPTED: Explanation(

@@ -109,6 +109,13 @@ class ConfigurationFiles:
             return None
         return proxy.read(settings, self._layout)
 
+    def template(self) -> str | None:
+        """The template's name, as far as it is known."""
+        try:
+            return self.loaded().config.template.name
+        except ClaimdError:
+            return None
+
     def grace_seconds(self) -> float:
         try:
             return float(self.loaded().config.timeouts.grace_seconds)
@@ -188,7 +195,7 @@ def _pass(request: Request, store: Store, outside: Outside) -> Result:
     drop = Drop(request.layout.drop_directory, store.disk, own_files=bool(request.layout.root))
     journal = Journal(store)
     intake = Intake((), (), {}, incomplete=False, signature=frozenset())
-    publisher = _Publisher(request.layout, store, outside.now)
+    publisher = _Publisher(request.layout, store, outside.now, configuration.template())
     world = _world(request, store, configuration, outside)
     if not request.by_hand:
         world = replace(world, progress=lambda name, words: journal.stage(name, words, publisher.record))
@@ -219,6 +226,8 @@ def _pass(request: Request, store: Store, outside: Outside) -> Result:
         found = disk_problem(error, request.layout.state_directory)
         result = Result(found.exit, found, STALE_LOOK_SECONDS, _record_or_none(store))
     result = _with_an_end(_with_unseen(_with_leftovers(result, intake), unseen))
+    if result.problem is not None:
+        result = replace(result, problem=result.problem.about(template=configuration.template()))
     publisher.publish(result.record, result.problem)
     result = replace(result, notes=_notes_or_none(store, result.record))
     if publisher.document is not None and not request.by_hand:
@@ -357,12 +366,15 @@ def _world(request: Request, store: Store, configuration: ConfigurationFiles, ou
 class _Publisher:
     """Writes status.json under the lock, at every change."""
 
-    def __init__(self, layout: Layout, store: Store, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, layout: Layout, store: Store, now: Callable[[], datetime], template: str | None = None
+    ) -> None:
         self._layout = layout
         self._store = store
         self._now = now
+        self._template = template
         self.intake = Intake((), (), {}, incomplete=False, signature=frozenset())
-        self.answers = Answers(layout, store)
+        self.answers = Answers(layout, store, template)
         self.identity: Mapping[str, Any] | None = None
         self.record = Record()
         self.document: Mapping[str, Any] | None = None
@@ -398,4 +410,5 @@ class _Publisher:
             trouble=trouble,
             drop_directory=self._layout.drop_directory,
             notes=tuple(generations.notes(self._store, record)),
+            template=self._template,
         )

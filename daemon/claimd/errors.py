@@ -47,6 +47,13 @@ class Problem:
     code: Code
     fields: Mapping[str, str]
 
+    def about(self, **known: str | None) -> Problem:
+        """With what is known besides, for the fields that its words have a place for and nobody gave."""
+        words = self.explanation
+        text = words.happened + words.cause + words.remedy
+        added = {name: value for name, value in known.items() if value and f"{{{name}}}" in text}
+        return Problem(self.code, {**added, **self.fields})
+
     @property
     def explanation(self) -> Explanation:
         return CATALOGUE[self.code]

@@ -41,8 +41,16 @@ def status_document(
     trouble: Problem | None,
     drop_directory: str,
     notes: tuple[Problem, ...] = (),
+    template: str | None = None,
 ) -> dict[str, Any]:
-    """The worker's half of the status. `claims`: fingerprint and notAfter of those kept on disk."""
+    """The worker's half of the status. `claims`: fingerprint and notAfter of those kept on disk.
+
+    `template`: the configured one, for the commands that name it.
+    """
+
+    def said_of(found: Problem) -> dict[str, object]:
+        return found.about(template=template).to_json()
+
     attempt = record.attempt
     shown = trouble or (attempt.problem if attempt else None) or _first_of_drop(drop)
     said = None if attempt is None else _attempt(attempt)
@@ -55,9 +63,9 @@ def status_document(
         "identity": None if identity is None else dict(identity),
         "attempt": said,
         "claims": [{"fingerprint": f, "not_after": time_to_json(end)} for f, end in claims],
-        "drop": [{"file": printable(name), "problem": p.to_json()} for name, p in sorted(drop.items())],
-        "problem": None if shown is None else shown.to_json(),
-        "notes": [note.to_json() for note in (*_spares(attempt, claims), *notes, *_expiry(identity, now))],
+        "drop": [{"file": printable(name), "problem": said_of(p)} for name, p in sorted(drop.items())],
+        "problem": None if shown is None else said_of(shown),
+        "notes": [said_of(note) for note in (*_spares(attempt, claims), *notes, *_expiry(identity, now))],
         "drop_directory": drop_directory,
         "history": [outcome_to_json(o) for o in record.history],
     }

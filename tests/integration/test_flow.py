@@ -24,6 +24,7 @@ from claimd_sandbox.server import Sandbox, Settings
 from claimd_sandbox.settings import (
     FOREIGN_ACCOUNT,
     OTHER_TEMPLATE,
+    TEMPLATE,
     ConnectRule,
     KeyKind,
     Refusal,
@@ -267,6 +268,10 @@ class TestBadInput:
         status = device.status()
         assert status["state"] == "refused"
         assert status["history"][-1]["code"] == "claim-expired"
+        command = f"aws iot create-provisioning-claim --template-name {TEMPLATE}"
+        assert status["problem"]["commands"] == [command], "as it can be pasted"
+        latest = (device.root / "var/spool/claimd/result/latest.txt").read_text()
+        assert command in latest.replace("\n" + " " * 15, " ")
 
     def test_a_claim_not_yet_valid_waits(self, device: Device, sandbox: Sandbox, tmp_path: Path) -> None:
         with Sandbox.start(tmp_path / "ahead", replace(QUICK, clock=lambda: time.time() + 600)) as ahead:
