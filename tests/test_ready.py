@@ -103,3 +103,12 @@ class TestSomethingBetterToDo:
             assert trouble_unless(lambda: True, ask) == (False, None)
         finally:
             hangs.set()
+
+    def test_an_answer_that_can_t_be_had_is_told_to_who_asked(self) -> None:
+        """Lost in its thread it would look like something better to do, and nobody would ask again."""
+
+        def ask() -> Problem | None:
+            raise OSError("a surprise")
+
+        with pytest.raises(OSError, match="a surprise"):
+            trouble_unless(lambda: False, ask)

@@ -117,24 +117,32 @@ def addresses(host: str, port: int) -> list[_Address]:
 def _try_address(
     family: socket.AddressFamily, address: Any, way: _Way, roots: bytes, alpn: str | None
 ) -> Problem | None:
-    host, port = way.host, way.port
-    with socket.socket(family, socket.SOCK_STREAM) as tcp:
+    # A kernel without IPv6 refuses to make the socket already, while the resolver still tells such addresses.
+    try:
+        tcp = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        return _no_connection(error, way)
+    with tcp:
         tcp.settimeout(way.seconds)
         try:
             tcp.connect(address)
         except OSError as error:
-            why = "no answer" if isinstance(error, TimeoutError) else (error.strerror or "no connection")
-            if way.proxy is not None:
-                return unreachable(way.proxy, why)
-            if isinstance(error, ConnectionRefusedError):
-                return problem(Code.CONNECTION_REFUSED, endpoint=host, port=port)
-            return problem(Code.ENDPOINT_UNREACHABLE, endpoint=host, port=port, detail=why)
+            return _no_connection(error, way)
         if way.proxy is not None:
-            found = tunnel(tcp, way.proxy, host, port, way.seconds)
+            found = tunnel(tcp, way.proxy, way.host, way.port, way.seconds)
             if found is not None:
                 return found
             tcp.settimeout(way.seconds)
-        return _handshake(tcp, host, port, roots, alpn)
+        return _handshake(tcp, way.host, way.port, roots, alpn)
+
+
+def _no_connection(error: OSError, way: _Way) -> Problem:
+    why = "no answer" if isinstance(error, TimeoutError) else (error.strerror or "no connection")
+    if way.proxy is not None:
+        return unreachable(way.proxy, why)
+    if isinstance(error, ConnectionRefusedError):
+        return problem(Code.CONNECTION_REFUSED, endpoint=way.host, port=way.port)
+    return problem(Code.ENDPOINT_UNREACHABLE, endpoint=way.host, port=way.port, detail=why)
 
 
 def _handshake(tcp: socket.socket, host: str, port: int, roots: bytes, alpn: str | None) -> Problem | None:

@@ -6,6 +6,7 @@ configuration, parameters, roots, then the name, the port and TLS of the endpoin
 
 from __future__ import annotations
 
+import queue
 import threading
 from typing import TYPE_CHECKING
 
@@ -56,10 +57,26 @@ def trouble(
 def trouble_unless(
     interrupted: Callable[[], bool], ask: Callable[[], Problem | None], every_seconds: float = 0.1
 ) -> tuple[bool, Problem | None]:
-    """(whether the answer came, the answer): given up as soon as there is something better to do."""
-    answers: list[Problem | None] = []
-    thread = threading.Thread(target=lambda: answers.append(ask()), name="ready", daemon=True)
+    """(whether the answer came, the answer): given up as soon as there is something better to do.
+
+    Raises what `ask` raises: an answer that can't be had is not something better to do.
+    """
+    answers: queue.SimpleQueue[Problem | Exception | None] = queue.SimpleQueue()
+
+    def answer() -> None:
+        try:
+            answers.put(ask())
+        except Exception as error:  # of another thread, so it is carried to the one who asked
+            answers.put(error)
+
+    thread = threading.Thread(target=answer, name="ready", daemon=True)
     thread.start()
     while thread.is_alive() and not interrupted():
         thread.join(every_seconds)
-    return (True, answers[0]) if answers else (False, None)
+    try:
+        found = answers.get_nowait()
+    except queue.Empty:
+        return False, None
+    if isinstance(found, Exception):
+        raise found
+    return True, found
