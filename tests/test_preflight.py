@@ -227,7 +227,7 @@ def test_an_address_that_does_not_answer() -> None:
 # socket(2) of the kernel's own tables; the filter counts on little-endian arguments, which both have.
 SOCKET_CALL = {"x86_64": 41, "aarch64": 198}
 
-# A process whose kernel has no IPv6: the filter (seccomp(2), classic BPF) fails socket(AF_INET6) and no other call.
+# As on a kernel without IPv6: the filter (seccomp(2), classic BPF) fails socket(AF_INET6) and no other call.
 WITHOUT_IPV6 = """
 import ctypes, errno, socket, struct, sys
 from claimd import preflight
