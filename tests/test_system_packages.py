@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
+from device import wait_for
 
 SCRIPT = Path(__file__).resolve().parent.parent / ".ci" / "system-packages"
 
@@ -66,3 +68,66 @@ def test_a_mirror_that_is_out_of_reach_is_not_mistaken_for_a_failed_test(tmp_pat
     ]
     assert said[-1].strip().startswith("sudo apt-get install -y --no-install-recommends python3-venv")
     assert not (tmp_path / "policy").exists()
+
+
+# The one line that keeps Debian's packages from starting their services.
+BAN = "exit 101"
+
+
+def as_root(directory: Path, apt_get: str) -> dict[str, str]:
+    program(directory, "id", "echo 0")
+    program(directory, "apt-get", apt_get)
+    return {
+        **os.environ,
+        "PATH": f"{directory}:{os.environ['PATH']}",
+        "PYTHON": "/bin/false",
+        "POLICY_RC_D": str(directory / "policy"),
+    }
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda how: how.name)
+def test_a_signal_leaves_no_ban_on_starting_services(tmp_path: Path, how: signal.Signals) -> None:
+    """As Ctrl-C in make does it: to the whole group, in the middle of the installation."""
+    banned = tmp_path / "banned"
+    environment = as_root(tmp_path, f"cp {tmp_path}/policy {banned}; exec sleep 300")
+    # A test run in the background ignores Ctrl-C, and so would what it starts.
+    command = ["env", f"--default-signal={how.name[3:]}", str(SCRIPT), "demo"]
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as run:
+        try:
+            wait_for(lambda: banned.exists() and BAN in banned.read_text(), "the installation")
+        finally:
+            os.killpg(run.pid, how)
+    assert run.returncode == 128 + how
+    assert not (tmp_path / "policy").exists()
+
+
+def test_the_ban_of_a_run_that_was_killed_is_lifted_by_the_next(tmp_path: Path) -> None:
+    environment = as_root(tmp_path, f"cp {tmp_path}/policy {tmp_path}/banned; kill -9 $PPID")
+    killed = subprocess.run([str(SCRIPT), "demo"], env=environment, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert BAN in (tmp_path / "policy").read_text()
+    ended = subprocess.run(
+        [str(SCRIPT), "demo"],
+        env=as_root(tmp_path, f"cp {tmp_path}/policy {tmp_path}/again"),
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == 0
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "banned").read_bytes()
+    assert not (tmp_path / "policy").exists()
+
+
+def test_a_machine_s_own_policy_stays(tmp_path: Path) -> None:
+    """A container image brings one like ours."""
+    own = f"#!/bin/sh\n{BAN}\n"
+    (tmp_path / "policy").write_text(own)
+    environment = as_root(tmp_path, "true")
+    ended = subprocess.run([str(SCRIPT), "demo"], env=environment, capture_output=True, check=False)
+    assert ended.returncode == 0
+    assert (tmp_path / "policy").read_text() == own
