@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from device import wait_for
 
 SCRIPT = Path(__file__).resolve().parent.parent / ".ci" / "system-packages"
