@@ -164,7 +164,14 @@ def test_modules_are_named_for_the_domain() -> None:
     }
 
 
-@pytest.mark.parametrize("lock", ["build", "demo", "dev"])
+LOCKS = ("build", "demo", "dev", "device")
+
+
+def test_every_lock_is_looked_at() -> None:
+    assert sorted(path.stem for path in (REPOSITORY / "requirements").glob("*.lock")) == sorted(LOCKS)
+
+
+@pytest.mark.parametrize("lock", LOCKS)
 def test_locks_have_hashes_and_name_no_registry(lock: str) -> None:
     text = (REPOSITORY / "requirements" / f"{lock}.lock").read_text(encoding="utf-8")
     requirements = [block for block in re.split(r"\n(?=\S)", text) if block.strip()]
@@ -176,12 +183,20 @@ def test_locks_have_hashes_and_name_no_registry(lock: str) -> None:
     assert "index" not in text.replace("importlib", "")
 
 
-def test_the_demo_installs_what_the_tests_were_run_with() -> None:
-    def pins(lock: str) -> set[str]:
-        text = (REPOSITORY / "requirements" / f"{lock}.lock").read_text(encoding="utf-8")
-        return set(re.findall(r"^[a-z0-9.-]+==\S+", text, re.MULTILINE))
+def _pins(lock: str) -> set[str]:
+    text = (REPOSITORY / "requirements" / f"{lock}.lock").read_text(encoding="utf-8")
+    found = set(re.findall(r"^[a-z0-9.-]+==\S+", text, re.MULTILINE))
+    assert found, f"{lock}.lock pins nothing"
+    return found
 
-    assert pins("demo") <= pins("dev")
+
+@pytest.mark.parametrize("lock", ["demo", "device"])
+def test_what_is_installed_is_what_the_tests_were_run_with(lock: str) -> None:
+    assert _pins(lock) <= _pins("dev")
+
+
+def test_a_device_has_what_the_demo_showed() -> None:
+    assert _pins("device") <= _pins("demo")
 
 
 def test_shell_scripts_parse() -> None:
