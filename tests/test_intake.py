@@ -15,8 +15,9 @@ import material
 from claimd.attempt import Outcome, Record
 from claimd.drop import Drop
 from claimd.durable import Disk
+from claimd.ensure import ConfigurationFiles
 from claimd.errors import Code
-from claimd.intake import MAX_CLAIMS_OF_AN_OWNER, SETTLED_SECONDS, Intake, Reception, Rules, take_in
+from claimd.intake import MAX_CLAIMS_OF_AN_OWNER, SETTLED_SECONDS, Intake, Reception, Rules
 from claimd.ledger import Ledger, Moment
 from claimd.listing import ASIDE_PREFIX
 from claimd.model import Layout
@@ -450,7 +451,13 @@ class TestModes:
         assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
 
-def test_one_look_without_a_memory(world: World) -> None:
+def test_a_look_in_the_first_moment_after_boot(world: World) -> None:
     pair = world.pair()
     world.put("claim", whole(pair))
-    assert take_in(world.drop, world.store, world.now).kept == (pair.claim,)
+    world.elapsed = 0.0
+    assert world.look().kept == (pair.claim,)
+
+
+def test_the_rules_are_those_of_the_configuration_s_defaults(world: World) -> None:
+    """What is asked for while there is no configuration that can be read."""
+    assert ConfigurationFiles(world.store.layout, None).rules() == Rules()

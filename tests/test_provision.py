@@ -12,6 +12,7 @@ import pytest
 
 from claimd.attempt import Attempt, ClaimRecord, Event, Record, State, advance
 from claimd.durable import Disk
+from claimd.ensure import ConfigurationFiles
 from claimd.errors import Code, Problem, fail, problem
 from claimd.fleet import Credentials, LinkError, Trouble
 from claimd.inspection import not_yet_valid
@@ -217,3 +218,11 @@ def test_an_unknown_registration_without_a_claim_is_tried_again_by_itself(store:
     run(store, cloud, now)
     serving = store.current()
     assert serving is not None and serving.certificate_id == ID
+
+
+def test_the_defaults_are_the_configuration_s(tmp_path: Path) -> None:
+    """They stand in for one that can't be read: they are what a file means that says nothing of them."""
+    file = tmp_path / "claimd.toml"
+    file.write_text('endpoint = "a1b2c3-ats.iot.eu-west-1.amazonaws.com"\n[template]\nname = "T"\n')
+    settings = ConfigurationFiles(Layout(str(tmp_path)), str(file)).settings()
+    assert settings.sha256 and replace(settings, sha256="") == DEFAULTS

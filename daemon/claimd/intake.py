@@ -96,11 +96,6 @@ _MAY_STILL_ARRIVE = frozenset(
 )
 
 
-def take_in(drop: Drop, store: Store, now: datetime) -> Intake:
-    """One look: keep what is whole, name what is not. Raises ClaimdError and OSError, having lost nothing."""
-    return Reception(drop, store, Rules(), Ledger()).look(Moment(now, 0.0))
-
-
 class Reception:
     """The looks of one pass, and what they remember."""
 
