@@ -176,6 +176,20 @@ def answering(context: ssl.SSLContext, *payloads: bytes, acknowledges: bool = Tr
     return Peer(serve)
 
 
+def at_subscribe(context: ssl.SSLContext, act: Callable[[ssl.SSLSocket], None]) -> Peer:
+    """An MQTT 5 server that acknowledges no SUBSCRIBE: it does `act` instead."""
+
+    def serve(one: socket.socket) -> None:
+        with context.wrap_socket(one, server_side=True) as secure:
+            for packet in _packets(secure):
+                if isinstance(packet, mqtt5.ConnectPacket):
+                    secure.sendall(encoded(mqtt5.ConnAckPacket()))
+                elif isinstance(packet, mqtt5.SubscribePacket):
+                    act(secure)
+
+    return Peer(serve)
+
+
 def refusing_publish(context: ssl.SSLContext) -> Peer:
     """An MQTT 5 server that grants the subscriptions and refuses every PUBLISH."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ssl
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,20 +18,29 @@ from claimd.mqtt import CrtTransport
 from material import device_pair
 
 SECONDS = 30.0
+ANSWERS = (TOPICS.accepted, TOPICS.rejected)
+
+
+@contextmanager
+def connected(
+    files: peers.TlsFiles, peer: peers.Peer, stopping: Callable[[], bool] = lambda: False
+) -> Iterator[Link]:
+    pair = device_pair()
+    credentials = Credentials(pair.certificate, Secret(pair.key.encode()), files.ca_file.read_bytes())
+    with peer:
+        link = CrtTransport(SECONDS, stopping).open("localhost", peer.port, "a-claim", credentials)
+        try:
+            assert link.wait_connected(SECONDS)
+            yield link
+        finally:
+            link.close()
 
 
 @contextmanager
 def linked(files: peers.TlsFiles, peer: peers.Peer) -> Iterator[Link]:
-    pair = device_pair()
-    credentials = Credentials(pair.certificate, Secret(pair.key.encode()), files.ca_file.read_bytes())
-    with peer:
-        link = CrtTransport(SECONDS, lambda: False).open("localhost", peer.port, "a-claim", credentials)
-        try:
-            assert link.wait_connected(SECONDS)
-            link.subscribe((TOPICS.accepted, TOPICS.rejected), SECONDS)
-            yield link
-        finally:
-            link.close()
+    with connected(files, peer) as link:
+        link.subscribe(ANSWERS, SECONDS)
+        yield link
 
 
 @pytest.fixture
@@ -52,3 +63,29 @@ def test_an_acknowledgement_is_no_answer(files: peers.TlsFiles) -> None:
         with pytest.raises(LinkError) as caught:
             link.request(TOPICS, Secret(b"{}"), 0.5)
         assert caught.value.trouble is Trouble.NO_ANSWER
+
+
+class TestAnAcknowledgementThatDoesNotCome:
+    def test_a_stop_is_obeyed_meanwhile(self, files: peers.TlsFiles) -> None:
+        told = threading.Event()
+        peer = peers.at_subscribe(files.context(), lambda secure: told.set())
+        with connected(files, peer, told.is_set) as link, pytest.raises(LinkError) as caught:
+            link.subscribe(ANSWERS, SECONDS)
+        assert caught.value.trouble is Trouble.STOPPED
+        assert told.is_set()
+
+    def test_a_connection_that_ends_is_named_at_once(self, files: peers.TlsFiles) -> None:
+        def hang_up(secure: ssl.SSLSocket) -> None:
+            secure.close()
+
+        with connected(files, peers.at_subscribe(files.context(), hang_up)) as link:
+            with pytest.raises(LinkError) as caught:
+                link.subscribe(ANSWERS, SECONDS)
+        assert caught.value.trouble is Trouble.LOST
+
+    def test_silence_has_an_end(self, files: peers.TlsFiles) -> None:
+        with connected(files, peers.at_subscribe(files.context(), lambda secure: None)) as link:
+            with pytest.raises(LinkError) as caught:
+                link.subscribe(ANSWERS, 0.5)
+        assert caught.value.trouble is Trouble.NO_ANSWER
+        assert caught.value.detail == "no acknowledgement within 0.5 s"

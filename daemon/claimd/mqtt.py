@@ -13,7 +13,6 @@ No exception text here holds a payload: the SDK's own reprs print keys and token
 
 from __future__ import annotations
 
-import concurrent.futures
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -205,16 +204,20 @@ class CrtLink:
                 self._changed.wait_for(lambda: self._stopped, STOP_SECONDS)
 
     def _result(self, future: Any, seconds: float, refused: Trouble) -> Any:
-        try:
-            return future.result(seconds)
-        except concurrent.futures.TimeoutError:
-            raise LinkError(Trouble.NO_ANSWER, f"no acknowledgement within {seconds:g} s") from None
-        except Exception as error:
-            with self._changed:
-                # The future may fail a moment before the lifecycle event that says why.
-                self._changed.wait_for(lambda: self._failure is not None, STOP_SECONDS)
+        future.add_done_callback(self._on_done)
+        with self._changed:
+            # Nothing is lost with it, so a stop need not wait for it.
+            self._wait(future.done, seconds, patience=0.0)
+            if not future.done():
                 self._raise_failure()
-            raise LinkError(refused, _name(error)) from None
+                raise LinkError(Trouble.NO_ANSWER, f"no acknowledgement within {seconds:g} s")
+            error = future.exception()
+            if error is None:
+                return future.result()
+            # The future may fail a moment before the lifecycle event that says why.
+            self._changed.wait_for(lambda: self._failure is not None, STOP_SECONDS)
+            self._raise_failure()
+        raise LinkError(refused, _name(error))
 
     def _wait(self, done: Callable[[], bool], seconds: float, patience: float) -> None:
         """Until `done`, a failure, `seconds`, or `patience` after we were told to stop. Holds _changed.
@@ -257,6 +260,10 @@ class CrtLink:
         with self._changed:
             # The first answer counts; QoS 1 semantics allow a second copy.
             self._answers.setdefault(str(packet.topic), payload)
+            self._changed.notify_all()
+
+    def _on_done(self, future: Any) -> None:
+        with self._changed:
             self._changed.notify_all()
 
     def _on_published(self, future: Any) -> None:

@@ -29,7 +29,7 @@ from claimd_sandbox.settings import (
     KeyKind,
     Refusal,
 )
-from device import Device, assert_gone, configuration, key_of, wait_for
+from device import DEADLINE_SECONDS, Device, assert_gone, configuration, key_of, wait_for
 
 QUICK = Settings(key_kind=KeyKind.EC, connects_per_second=None)
 
@@ -228,6 +228,25 @@ class TestTheService:
         device.start()
         device.wait_for_state("provisioned")
         assert_provisioned(device, sandbox)
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_stopped_while_a_subscription_is_awaited(
+        self, device: Device, sandbox: Sandbox, number: signal.Signals
+    ) -> None:
+        """Not what the network did, and not after the ten seconds that an answer has."""
+        fault = sandbox.faults.set("delay step=subscribe ms=60000 times=1")
+        device.put("claim.json", json.dumps(sandbox.create_claim()))
+        working = subprocess.Popen(
+            device.command("provision", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            wait_for(lambda: sandbox.faults.used(fault), "a subscription")
+            working.send_signal(number)
+        finally:
+            said, _ = working.communicate(timeout=DEADLINE_SECONDS)
+        assert working.returncode == 75
+        assert json.loads(said.splitlines()[-1])["outcome"] == "interrupted"
+        assert device.provision()["outcome"] == "active"
 
 
 class TestBadInput:
