@@ -78,14 +78,14 @@ class TestAnAcknowledgementThatDoesNotCome:
         def hang_up(secure: ssl.SSLSocket) -> None:
             secure.close()
 
-        with connected(files, peers.at_subscribe(files.context(), hang_up)) as link:
-            with pytest.raises(LinkError) as caught:
-                link.subscribe(ANSWERS, SECONDS)
+        peer = peers.at_subscribe(files.context(), hang_up)
+        with connected(files, peer) as link, pytest.raises(LinkError) as caught:
+            link.subscribe(ANSWERS, SECONDS)
         assert caught.value.trouble is Trouble.LOST
 
     def test_silence_has_an_end(self, files: peers.TlsFiles) -> None:
-        with connected(files, peers.at_subscribe(files.context(), lambda secure: None)) as link:
-            with pytest.raises(LinkError) as caught:
-                link.subscribe(ANSWERS, 0.5)
+        peer = peers.at_subscribe(files.context(), lambda secure: None)
+        with connected(files, peer) as link, pytest.raises(LinkError) as caught:
+            link.subscribe(ANSWERS, 0.5)
         assert caught.value.trouble is Trouble.NO_ANSWER
         assert caught.value.detail == "no acknowledgement within 0.5 s"
