@@ -208,6 +208,24 @@ def test_what_others_could_have_changed_is_refused(bench: Bench, tmp_path: Path)
         assert objection is not None and word in objection, name
 
 
+def test_links_that_lead_in_a_circle_stop_no_other_hook(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One to itself, two to each other, and one to a loop elsewhere: each is named and left out."""
+    bench.add("10-before")
+    (bench.folder / "20-itself").symlink_to("20-itself")
+    (bench.folder / "30-each").symlink_to("40-other")
+    (bench.folder / "40-other").symlink_to("30-each")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (bench.folder / "50-elsewhere").symlink_to(tmp_path / "loop")
+    bench.add("60-after")
+    assert bench.run() is Exit.RETRY
+    assert bench.runner.taken() == [("10-before", "0a", ""), ("60-after", "0a", "")]
+    for name in ("20-itself", "30-each", "40-other", "50-elsewhere"):
+        said = f"hook {name} is not run: {bench.folder / name}: Too many levels of symbolic links"
+        assert caplog.messages.count(said) == 1, caplog.messages
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_what_belongs_to_another_is_refused(bench: Bench) -> None:
     os.chown(bench.add("theirs"), 12345, -1)

@@ -209,17 +209,24 @@ class Hooks:
             try:
                 found = os.lstat(place)
             except OSError as error:
-                return f"{printable(place)}: {error.strerror}"
+                return _unseen(place, error)
             if found.st_uid not in owners:
                 return f"{printable(place)} does not belong to root (chown root {printable(place)})"
             if found.st_mode & 0o022 and not stat.S_ISLNK(found.st_mode):
                 return f"others may write {printable(place)} (chmod go-w {printable(place)})"
-        found = os.stat(path)
+        try:
+            found = os.stat(path)
+        except OSError as error:  # each place was there by itself: links that lead to each other
+            return _unseen(path, error)
         if stat.S_IFMT(found.st_mode) != kind:
             return "it is no ordinary file" if kind == stat.S_IFREG else "it is no directory"
         if kind == stat.S_IFREG and not found.st_mode & 0o100:
             return f"it is not executable (chmod +x {printable(path)})"
         return None
+
+
+def _unseen(place: str, error: OSError) -> str:
+    return f"{printable(place)}: {error.strerror}"
 
 
 def _on_the_way(path: str, root: str) -> list[str]:
