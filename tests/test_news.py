@@ -113,6 +113,16 @@ class TestIdentity:
         assert "CLAIMD_THING_NAME" not in entries[0].fields
 
 
+class TestStages:
+    def test_a_stage_says_of_which_identity(self) -> None:
+        entry = news.stage("registered", "the device is registered", ID, "gateway-1")
+        assert (entry.sentence, entry.level) == ("the device is registered", news.INFO)
+        assert entry.fields == {"CLAIMD_STAGE": "registered", **WHO}
+
+    def test_nothing_is_said_of_what_is_not_known_yet(self) -> None:
+        assert news.stage("claimed", "a claim is here", None, None).fields == {"CLAIMD_STAGE": "claimed"}
+
+
 def status(code: Code | None, attempt: Mapping[str, Any] | None = None, **fields: str) -> dict[str, Any]:
     return {"problem": None if code is None else problem(code, **fields).to_json(), "attempt": attempt}
 

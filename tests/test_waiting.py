@@ -166,6 +166,14 @@ class TestOneClaim:
         assert end(STATES["claimed"], STATES["blocked"], wanted=CLAIM.fingerprint[:12]) is Exit.REFUSED
         assert end(STATES["claimed"], STATES["blocked"], wanted="77" * 32) is None
 
+    def test_an_attempt_that_is_over_is_stuck_in_nothing(self) -> None:
+        """Its last trouble is history; how it ended is told by the outcome, which is not there yet."""
+        refused = failed(Code.IDENTITY_REFUSED, detail="CONNACK 0x87", client_id="x", certificate_id="c")
+        still = document(attempt(4, found=refused, failures=9))
+        over = document(attempt(5, found=refused, failures=9), trouble=refused)
+        assert end(STATES["claimed"], still, wanted=CLAIM.fingerprint) is Exit.REFUSED
+        assert end(STATES["claimed"], over, wanted=CLAIM.fingerprint) is None
+
 
 class TestWhatAPersonTypes:
     @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("5m", 300), ("1h", 3600)])
