@@ -72,7 +72,13 @@ class Answers:
             answers.update(dict.fromkeys(taken.names, answer.of_claim(taken, scene)))
         # What lies there now comes last: the name may have been another file's before.
         answers.update(self._of_files)
-        self._write(dict(reversed(answers.items())), self._latest(self._intake, answers, scene), now)
+        newest_first = dict(reversed(answers.items()))
+        latest = self._latest(self._intake, answers, scene)
+        if latest is None:
+            # What was said there last may have changed since: a claim that waited has come to its end.
+            told = next((name for name in newest_first if self._directory.is_latest(name)), None)
+            latest = None if told is None else newest_first[told]
+        self._write(newest_first, latest, now)
 
     def tell_readiness(self, now: datetime, trouble: Problem | None) -> None:
         """When nothing was dropped and nothing is under way. The answer to a drop stays for a while."""

@@ -38,9 +38,10 @@ class ResultDirectory:
     def write(self, answers: Mapping[str, list[str]], latest: list[str] | None, now: datetime) -> None:
         """`answers`: by the name of the dropped file. Raises OSError."""
         self._prepare()
-        texts = {answer.file_name(name): lines for name, lines in list(answers.items())[:MAX_ANSWERS_A_PASS]}
-        if latest is not None:
-            texts[answer.LATEST] = latest
+        # latest.txt first: until an answer is replaced it can be seen that latest.txt told of the same.
+        texts = {} if latest is None else {answer.LATEST: latest}
+        for name, lines in list(answers.items())[:MAX_ANSWERS_A_PASS]:
+            texts[answer.file_name(name)] = lines
         for name, lines in texts.items():
             self._write(name, answer.text(lines, now))
 
