@@ -284,7 +284,10 @@ def test_the_defaults_are_no_reason_for_a_warning() -> None:
     assert [text for text in warnings(made()) if "client_id" in text] == []
 
 
-@pytest.mark.parametrize("host", ["proxy.example.com", "10.0.0.1", "fd00::1", "p", ""])
+@pytest.mark.parametrize(
+    "host",
+    ["proxy.example.com", "Proxy.Example.COM", "10.0.0.1", "fd00::1", "::ffff:10.0.0.1", "p", "a" * 63, ""],
+)
 def test_a_proxy(host: str) -> None:
     table = {"host": host, "port": 8080, "username": "u", "password_file": "/etc/claimd/proxy-password"}
     assert made(proxy=table).proxy.host == host
@@ -297,6 +300,16 @@ def test_a_proxy(host: str) -> None:
         ({"host": "http://proxy"}, "without http://"),
         ({"host": "proxy:3128"}, "without a port"),
         ({"host": "a b"}, "takes a host name"),
+        ({"host": "proxy..corp.example"}, "takes a host name"),
+        ({"host": "a" * 64 + ".example"}, "takes a host name"),
+        ({"host": "-proxy.example"}, "takes a host name"),
+        ({"host": "proxy.example."}, "takes a host name"),
+        ({"host": ".".join(["a" * 63] * 4)}, "takes a host name"),
+        ({"host": ".."}, "takes a host name"),
+        ({"host": ":::"}, "takes a host name"),
+        ({"host": "[fd00::1]"}, "takes a host name"),
+        ({"host": "fe80::1%eth0"}, "takes a host name"),
+        ({"host": "\N{KELVIN SIGN}.example"}, "takes a host name"),
         ({"port": 0}, "greater than or equal to 1"),
         ({"username": "u:p"}, "without a colon"),
         ({"username": "u\n"}, "without a colon"),

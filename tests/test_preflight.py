@@ -211,6 +211,13 @@ def test_a_name_that_does_not_exist() -> None:
     assert found.fields["endpoint"] == "claimd.invalid"
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("name", ["proxy..example", "a" * 64 + ".example"])
+def test_a_name_that_can_not_be(name: str) -> None:
+    """The resolver's IDNA raises on it: no trace of its thread, and the answer without a wait."""
+    assert preflight.addresses(name, 3128) == []
+
+
 def test_an_address_that_does_not_answer() -> None:
     """As behind a firewall that drops: here the kernel drops, because the queue of the port is full."""
     with contextlib.ExitStack() as stack:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 # RFC 1123 section 2.1: labels of letters, digits and hyphens; RFC 1035: 63 a label, 253 in all.
-_HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
+HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 
 # scheme and user of a URL; the host; a port; a path
 _PASTED = re.compile(r"(?:[a-z0-9+.-]+://)?(?:[^/@]*@)?([^/:@]*)(?::(\d{1,5}))?(?:[/?#].*)?", re.DOTALL)
@@ -36,11 +36,11 @@ _ASK = "aws iot describe-endpoint --endpoint-type iot:Data-ATS"
 def parse(text: str) -> str:
     """The host name in lower case; ValueError with the right value where it can be told."""
     name = text.lower()
-    if _HOST_NAME.fullmatch(name):
+    if HOST_NAME.fullmatch(name):
         return name
     pasted = _PASTED.fullmatch(name.strip())
     host = pasted.group(1).strip().rstrip(".") if pasted else ""
-    if not _HOST_NAME.fullmatch(host):
+    if not HOST_NAME.fullmatch(host):
         raise ValueError(f"takes a host name; this prints it: {_ASK}")
     port = pasted.group(2) if pasted and "://" not in name else None
     right = f'endpoint = "{host}"' + (f" and port = {port}" if port else "")

@@ -103,7 +103,7 @@ def addresses(host: str, port: int) -> list[_Address]:
     def look_up() -> None:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError:
+        except (OSError, UnicodeError):  # the latter for what can't be a name: an empty or a too long label
             found = []
         answer.put([(family, address) for family, _, _, _, address in found])
 

@@ -6,6 +6,7 @@ description completes the sentence "KEY takes ...", so it stands in errors word 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -29,9 +30,6 @@ MAX_CLIENT_ID_BYTES = 128
 # CreateProvisioningTemplate in the AWS IoT API reference: templateName.
 _TEMPLATE_NAME = re.compile(r"[0-9A-Za-z_-]{1,36}")
 _TEMPLATE_ARN = re.compile(r"arn:[^/]*:provisioningtemplate/([0-9A-Za-z_-]{1,36})")
-
-# A name or an IPv4 address, or an IPv6 address without brackets.
-_PROXY_HOST = re.compile(r"[0-9A-Za-z]([0-9A-Za-z.-]{0,252}[0-9A-Za-z])?|[0-9A-Fa-f:.]{2,45}")
 
 # Both ways of AWS IoT Core, in the order in which they are tried: MQTT, then MQTT by ALPN.
 AUTO_PORTS = (8883, 443)
@@ -74,6 +72,14 @@ def _client_id(text: str, key: str) -> str:
     if len(literal.encode()) > MAX_CLIENT_ID_BYTES:
         raise ValueError(f"takes a client id of at most {MAX_CLIENT_ID_BYTES} bytes")
     return text
+
+
+def _is_ipv6(text: str) -> bool:
+    """Without brackets, and without a zone: the interface's name would be one more text from outside."""
+    try:
+        return not ipaddress.IPv6Address(text).scope_id
+    except ValueError:
+        return False
 
 
 class _Table(BaseModel):
@@ -164,7 +170,9 @@ class ProxySettings(_Table):
     @field_validator("host")
     @classmethod
     def _is_a_host(cls, host: str) -> str:
-        if host and not _PROXY_HOST.fullmatch(host):
+        # Some letters beyond ASCII have one of it as their small letter: the Kelvin sign is a k.
+        is_name = host.isascii() and endpoints.HOST_NAME.fullmatch(host.lower())
+        if host and not is_name and not _is_ipv6(host):
             raise ValueError("takes a host name or an address alone, without http:// and without a port")
         return host
 
