@@ -100,6 +100,69 @@ class TestAClaim:
     def test_destroyed_because_another_one_was_used(self) -> None:
         assert "Another claim was used" in one_text(answer.of_claim(TAKEN, scene(held=False)))
 
+    def test_destroyed_while_another_one_is_at_work(self) -> None:
+        other = replace(claimed(), claim=ClaimRecord("ab" * 32, NOW, NOW + timedelta(minutes=9)))
+        assert "Another claim was used" in one_text(answer.of_claim(TAKEN, scene(other, held=False)))
+        failed = outcome("failed", Code.CLAIM_EXPIRED)
+        said = answer.of_claim(TAKEN, scene(other, failed, held=False))
+        assert said[0] == "REFUSED" and "expired at 2026-03-01 12:05:00 UTC" in one_text(said)
+
+    def test_the_newest_end_counts(self) -> None:
+        ends = (outcome("failed", Code.CLAIM_EXPIRED), outcome("active"))
+        assert answer.of_claim(TAKEN, scene(None, *ends, held=False))[0] == "DONE"
+
+    def test_once_it_is_registered_no_claim_lives_or_dies(self) -> None:
+        trouble = problem(Code.DNS_FAILED, endpoint="x")
+        registered = table.advance(
+            table.advance(claimed(), Event.KEYS_REQUEST_RECORDED, NOW), Event.KEYS_STAGED, NOW
+        )
+        for event in (Event.REGISTRATION_RECORDED, Event.REGISTRATION_PROVED):
+            registered = table.advance(registered, event, NOW)
+        said = answer.of_claim(TAKEN, scene(replace(registered, problem=trouble)))
+        assert said[0] == "WAITING"
+        assert "The device is registered: no claim is needed any more." in said
+        assert not [line for line in said if line.startswith("claim lives")]
+
+    def test_refused_for_what_is_told_without_its_particulars(self) -> None:
+        """The outcome keeps the code alone; the template's name is the configured one."""
+        ended = scene(None, outcome("failed", Code.TEMPLATE_NOT_FOUND), held=False)
+        said = one_text(answer.of_claim(TAKEN, replace(ended, template="Fleet")))
+        assert said.startswith("REFUSED") and "code: template-not-found" in said and "Fleet" in said
+        assert one_text(answer.of_claim(TAKEN, ended)).startswith("REFUSED")
+        nobody_knows = one_text(answer.of_claim(TAKEN, scene(None, outcome("failed"), held=False)))
+        assert "code: internal-error" in nobody_knows
+
+    def test_names_that_a_terminal_would_obey(self) -> None:
+        taken = replace(TAKEN, names=("a\x1b[31m", "b.pem", "c.pem", "d.pem"))
+        said = answer.of_claim(taken, scene(claimed()))
+        assert said[-1].endswith("b.pem and 2 more)") and all(line.isprintable() for line in said)
+
+
+class TestAnIdentity:
+    def test_it_is_there(self) -> None:
+        assert answer.of_identity(IDENTITY) == [
+            "DONE",
+            "",
+            "This device has its permanent identity.",
+            "",
+            "thing:         gateway-7",
+            f"certificate:   {'c0' * 32}",
+        ]
+
+    def test_one_whose_thing_is_not_known(self) -> None:
+        assert "thing:         unknown" in answer.of_identity({**IDENTITY, "thing_name": None})
+
+    def test_a_claim_would_be_wasted(self) -> None:
+        said = answer.of_no_need(IDENTITY)
+        assert said[0] == "DONE" and "a claim that is dropped now would be destroyed unused." in one_text(
+            said
+        )
+
+
+def test_the_last_line_says_when() -> None:
+    assert answer.text(["READY", "", "grün"], NOW) == "READY\n\ngrün\n\n2026-03-01 12:00:00 UTC\n".encode()
+    assert answer.text(["\udcff"], NOW).startswith(b"?\n"), "a name that is no UTF-8 stops nothing"
+
 
 class TestFiles:
     def test_half_a_claim_waits(self) -> None:
