@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -180,7 +179,7 @@ class TestTroubles:
         assert [i for i, f in found.items() if f.verdict is Finding.FAILED] == ["config-parse"]
 
 
-def test_ids_are_kebab_case_and_each_has_its_needs_before_it(self) -> None:
+def test_ids_are_kebab_case_and_each_has_its_needs_before_it() -> None:
     for number, check in enumerate(doctor.CHECKS):
         assert set(check.id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
         assert set(check.needs) <= set(doctor.IDS[:number]), check.id
