@@ -27,6 +27,7 @@ must not cost them.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -329,15 +330,20 @@ class Store:
             self.disk.write_file(self._activated, text, 0o644)
 
     def current(self) -> Identity | None:
-        """The identity that serves, or None. Raises ClaimdError(IDENTITY_DAMAGED) when it is not whole."""
+        """The identity that serves, or None.
+
+        Raises ClaimdError(IDENTITY_DAMAGED) when it is not whole, PermissionError when this account can't
+        know.
+        """
         try:
             certificate_id = os.readlink(self.layout.current_identity)
         except FileNotFoundError:
             return None
+        except PermissionError:
+            raise
         except OSError as error:
-            raise fail(
-                Code.IDENTITY_DAMAGED, path=self.layout.current_identity, detail="it is no symbolic link"
-            ) from error
+            why = "it is no symbolic link" if error.errno == errno.EINVAL else error.strerror
+            raise fail(Code.IDENTITY_DAMAGED, path=self.layout.current_identity, detail=why) from error
         path = os.path.join(self.layout.identity_directory, certificate_id)
         damage = self._whole(path) if _ID.match(certificate_id) else "the link points elsewhere"
         if damage is not None:

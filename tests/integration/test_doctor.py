@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +18,7 @@ from claimd import doctor
 from claimd.inquiry import Finding, Found
 from claimd_sandbox.server import Sandbox, Settings
 from claimd_sandbox.settings import KeyKind
+from device import DEADLINE_SECONDS
 from provocations import Stage
 
 QUICK = Settings(key_kind=KeyKind.EC, connects_per_second=None)
@@ -36,6 +40,15 @@ def stage(tmp_path: Path, sandbox: Sandbox) -> Iterator[Stage]:
 def verdicts(stage: Stage, *only: str) -> dict[str, Found]:
     answers = doctor.diagnose(stage.device.layout, None, only=only)
     return {answer.id: answer.found for answer in answers}
+
+
+def without_rights() -> list[str]:
+    """What stands before a command so that root is bound by modes, as everybody is."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("root reads everything")
+    return ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
 
 
 class TestAGoodDevice:
@@ -161,6 +174,42 @@ class TestTroubles:
         found = verdicts(stage, "identity", "identity-key")
         assert found["identity"].verdict is Finding.FAILED
         assert found["identity-key"].evidence == "because of identity"
+
+    def test_an_identity_that_only_root_may_see_is_not_called_damaged(self, stage: Stage) -> None:
+        stage.claim()
+        assert stage.device.provision()["exit"] == 0
+        folder = stage.device.identity.parent
+        mode = folder.stat().st_mode
+        folder.chmod(0)
+        try:
+            ended = subprocess.run(
+                [*without_rights(), *stage.device.command("doctor", "--only", "identity")],
+                capture_output=True,
+                text=True,
+                timeout=DEADLINE_SECONDS,
+                check=False,
+            )
+        finally:
+            folder.chmod(mode)
+        assert ended.returncode == 1, ended
+        said = " ".join(ended.stdout.split())
+        assert said.startswith(f"failed identity: {stage.device.identity}: Permission denied what to do: ")
+        assert "run it as root: sudo claimd doctor" in said
+        assert "damaged" not in said and "claim from" not in said
+        assert verdicts(stage, "identity")["identity"].verdict is Finding.OK
+
+    def test_what_lies_in_the_identity_s_place_is_named(self, stage: Stage) -> None:
+        folder = stage.device.identity.parent
+        folder.mkdir(parents=True)
+        stage.device.identity.write_text("a file")
+        assert (
+            "current is damaged: it is no symbolic link" in verdicts(stage, "identity")["identity"].evidence
+        )
+        stage.device.identity.unlink()
+        folder.rmdir()
+        folder.write_text("a file")
+        evidence = verdicts(stage, "identity")["identity"].evidence
+        assert evidence.endswith("current is damaged: Not a directory")
 
     def test_a_certificate_that_the_endpoint_refuses(self, stage: Stage) -> None:
         stage.claim()
