@@ -9,10 +9,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from claimd.errors import Code
+from claimd.errors import Code, general
+from claimd.report import problem_lines
 from claimd.screen import changes, explained, explained_list, painted, status_lines, told
 from claimd.terminal import Live
-from claimd.words import COLUMNS, wrapped
+from claimd.words import COLUMNS, labelled, wrapped
 from material import NOW
 from schemas import closed, schema
 from snapshots import assert_snapshot
@@ -136,14 +137,55 @@ class TestWords:
     def test_a_command_stays_whole(self) -> None:
         command = "aws iot describe-provisioning-template --template-name " + "T" * 36
         lines = wrapped(f"compare with {command}; then go on", first="what:  ", commands=[command])
-        assert lines == ["what:  compare with", f"       {command};", "       then go on"]
+        assert lines == ["what:  compare with", f"       {command}", "       then go on"]
+
+    def test_a_command_that_begins_a_line_can_be_pasted_with_the_line(self) -> None:
+        one, two = "aws iot update-certificate --new-status " + "A" * 20, "sudo claimd provision"
+        text = f"approve it, and that soon: {one}, or correct the policy of the account and then run {two}."
+        lines = wrapped(text, first="what:  ", commands=[one, two])
+        assert lines == [
+            "what:  approve it, and that soon:",
+            f"       {one}",
+            "       or correct the policy of the account and then run sudo claimd provision.",
+        ]
+
+    def test_commands_that_follow_each_other(self) -> None:
+        one, two, three = "claimd explain", "claimd explain --list", "claimd wait"
+        lines = wrapped(
+            f"{'x' * 30} {one}, {two}; {three}.", rest="> ", commands=[one, two, three], columns=30
+        )
+        assert lines == ["x" * 30, f"> {one}", f"> {two}", f"> {three}"]
+
+    def test_a_longer_word_is_not_the_command(self) -> None:
+        lines = wrapped("a b claimd-drop c d", commands=["claimd"], columns=12)
+        assert lines == ["a b", "claimd-drop", "c d"]
+
+    @pytest.mark.parametrize("code", list(Code))
+    @pytest.mark.parametrize("columns", [40, 60, 80])
+    def test_every_command_of_the_catalogue(self, code: Code, columns: int) -> None:
+        found = general(code)
+        for line in labelled("what to do", found.remedy, width=17, commands=found.commands, columns=columns)[
+            1:
+        ]:
+            begun = [command for command in found.commands if line.strip().startswith(command)]
+            assert not begun or line.strip() in begun, line
+
+    @pytest.mark.parametrize("code", list(Code))
+    def test_the_command_that_explains_a_code_is_whole(self, code: Code) -> None:
+        found = general(code)
+        for lines in (
+            problem_lines(found),
+            status_lines({**STATES["fresh"], "problem": found.to_json()}, NOW),
+        ):
+            assert any(f"claimd explain {code.value}" in line for line in lines), lines
 
     def test_nothing_is_nothing(self) -> None:
         assert wrapped("", first="a:  ") == ["a:"]
 
 
 def assert_fits(lines: list[str], found: dict[str, Any] | None) -> None:
-    commands = [] if found is None else found["commands"]
+    commands = [] if found is None else [*found["commands"]]
+    commands += [line.strip() for line in lines if line.strip().startswith("aws iot list-principal-things ")]
     for line in lines:
         long = [c for c in commands if c in line]
         assert len(line) <= COLUMNS or any(len(line) <= 14 + len(c) + 1 for c in long), line

@@ -37,6 +37,15 @@ _NEW_CLAIM = (
     " within five minutes"
 )
 
+
+def certificate_arn(certificate_id: str) -> str:
+    """For a command that takes an ARN, which the device does not know: a word of a shell that asks for it."""
+    return (
+        f'"$(aws iot describe-certificate --certificate-id {certificate_id}'
+        ' --query certificateDescription.certificateArn --output text)"'
+    )
+
+
 _CATALOGUE: dict[Code, Explanation] = {
     Code.CLAIM_KEY_MISSING: Explanation(
         Kind.WAITING,
@@ -331,8 +340,8 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.REFUSED,
         "AWS does not let this claim use the template {template}",
         "the claim was made for another provisioning template, or the template's name has a typing error",
-        "set template.name to the template that the claim was made for"
-        " (they are listed by `aws iot list-provisioning-templates`), or make one for {template}:"
+        "set template.name to the template that the claim was made for,"
+        " one of `aws iot list-provisioning-templates`, or make one for {template}:"
         " `aws iot create-provisioning-claim --template-name {template}`",
     ),
     Code.PUBLISH_REFUSED: Explanation(
@@ -467,7 +476,9 @@ _CATALOGUE: dict[Code, Explanation] = {
         "the device got a new identity, and has no right to end the old one",
         "when nothing uses it any more, run"
         " `aws iot update-certificate --certificate-id {certificate_id} --new-status INACTIVE` and"
-        " `aws iot detach-thing-principal --thing-name {thing_name} --principal CERTIFICATE_ARN`"
+        " `aws iot detach-thing-principal --thing-name {thing_name} --principal "
+        + certificate_arn("{certificate_id}")
+        + "`"
         " where you have the rights",
     ),
     Code.DISK_FULL: Explanation(
@@ -547,14 +558,14 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.BUG,
         "the pass ended abnormally: {detail}",
         "an error in claimd or in a library that it uses",
-        "nothing to do for the device: claimd tries again; please send what `sudo claimd report` makes",
+        "nothing to do for the device: claimd tries again; please send the file of `sudo claimd report`",
     ),
     Code.INTERNAL_ERROR: Explanation(
         Kind.RETRY,
         Exit.BUG,
         "an error in claimd itself: {detail}",
         "a fault in the program, not in the device or the claim",
-        "claimd tries again; please send what `sudo claimd report` makes",
+        "claimd tries again; please send the file of `sudo claimd report`",
     ),
 }
 

@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import os
+import shlex
 import sys
 import tarfile
 from typing import TYPE_CHECKING
@@ -83,7 +84,9 @@ def _report(options: argparse.Namespace, layout: Layout) -> int:
         return disk_problem(error, path).exit
     for part, data in parts.items():
         print(f"{len(data):>9}  {part}: {_CONTENTS[part]}")
-    print(f"written to {printable(name)}, readable for you alone; look at it with: tar xzf FILE")
+    print(f"written to {printable(name)}, readable for you alone; look at it with:")
+    # With sudo it is root's file, and the shell that the command is pasted into is not.
+    print(f"{'sudo ' if 'SUDO_USER' in os.environ else ''}tar xzf {shlex.quote(printable(name))}")
     return Exit.OK
 
 

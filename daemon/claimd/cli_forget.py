@@ -103,6 +103,7 @@ def _say(there: Memory) -> None:
     print("forgotten: this device has no identity, no attempt and no claim any more")
     if not there.identities:
         return
+    from .catalogue import certificate_arn
     from .store import deactivation
 
     print("AWS still knows the certificates. Whoever may, ends them there with:")
@@ -110,9 +111,8 @@ def _say(there: Memory) -> None:
         for command in deactivation(each.certificate_id, each.thing_name):
             print(f"  {command}")
         if each.thing_name is None:
-            print(
-                f"  # its things: aws iot list-principal-things --principal ARN-OF-{each.certificate_id[:12]}"
-            )
+            print("  # its things, each for the command that detaches it:")
+            print(f"  aws iot list-principal-things --principal {certificate_arn(each.certificate_id)}")
         print(f"  aws iot delete-certificate --certificate-id {each.certificate_id} --force-delete")
 
 

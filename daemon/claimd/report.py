@@ -222,9 +222,10 @@ def remaining(not_after: datetime, now: datetime) -> str:
 
 def problem_lines(found: Problem) -> list[str]:
     """A failure on a terminal: what happened, why, what to do, and the code to quote."""
+    command = f"claimd explain {found.code.value}"
     return [
         *wrapped(f"claimd: {found.happened}", rest="  "),
         *labelled("  likely cause", found.cause, width=16),
         *labelled("  what to do", found.remedy, width=16, commands=found.commands),
-        *labelled("  code", f"{found.code.value} (claimd explain {found.code.value})", width=16),
+        *labelled("  code", f"{found.code.value} ({command})", width=16, commands=[command]),
     ]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import attempt as table
 from .attempt import State
+from .catalogue import certificate_arn
 from .errors import Code, Exit, Kind, general
 from .model import DeviceState, short, spoken
 from .report import is_unproven, remaining
@@ -114,7 +115,7 @@ def _identity_lines(identity: Mapping[str, Any], columns: int) -> list[str]:
     elif identity.get("thing_name_known"):
         lines += _line("thing", "none: the template makes none", columns)
     else:
-        command = "aws iot list-principal-things --principal CERTIFICATE-ARN"
+        command = f"aws iot list-principal-things --principal {certificate_arn(certificate)}"
         lines += labelled(
             "thing",
             f"unknown, its name was lost with an answer; see {command}",
@@ -180,7 +181,7 @@ def _took(attempt: Mapping[str, Any]) -> str:
 def _problem_lines(found: Mapping[str, Any], columns: int) -> list[str]:
     """`found`: as Problem.to_json makes it; an older worker's may lack the commands."""
     lines = _line("problem", str(found["message"]), columns)
-    lines += _line("code", f"{found['code']} (claimd explain {found['code']})", columns)
+    lines += _code_lines(str(found["code"]), columns)
     if found.get("cause"):
         lines += _line("likely cause", str(found["cause"]), columns)
     if found.get("remedy"):
@@ -192,6 +193,11 @@ def _problem_lines(found: Mapping[str, Any], columns: int) -> list[str]:
             columns=columns,
         )
     return lines
+
+
+def _code_lines(code: str, columns: int) -> list[str]:
+    command = f"claimd explain {code}"
+    return labelled("code", f"{code} ({command})", width=_LABEL_COLUMNS, commands=[command], columns=columns)
 
 
 def _next_try(document: Mapping[str, Any], now: datetime) -> str | None:

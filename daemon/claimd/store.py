@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any
 from . import ledger, news, record
 from .attempt import Record
 from .durable import Disk, File
-from .errors import ClaimdError, Code, fail
+from .errors import ClaimdError, Code, fail, problem
 from .model import Claim, Layout, Secret
 from .pem import parse_certificate, parse_private_key
 
@@ -559,14 +559,8 @@ def identity_document(
 
 def deactivation(certificate_id: str, thing_name: str | None = None) -> list[str]:
     """The commands that end a certificate in AWS, for a person with rights that the device has not."""
-    arn = (
-        f"$(aws iot describe-certificate --certificate-id {certificate_id}"
-        " --query certificateDescription.certificateArn --output text)"
-    )
-    commands = [f"aws iot update-certificate --certificate-id {certificate_id} --new-status INACTIVE"]
-    if thing_name is not None:
-        commands.append(f'aws iot detach-thing-principal --thing-name {thing_name} --principal "{arn}"')
-    return commands
+    found = problem(Code.OLD_CERTIFICATE_ACTIVE, certificate_id=certificate_id, thing_name=thing_name or "")
+    return list(found.commands if thing_name is not None else found.commands[:1])
 
 
 def _environment(document: Mapping[str, Any]) -> bytes:

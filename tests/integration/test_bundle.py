@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +84,15 @@ def test_no_secret_is_in_it_wherever_one_was_put(stage: Stage) -> None:
         assert not [line for line in lines if line[:32] in everything]
     assert "PRIVATE KEY" not in everything and "hunter2" not in everything
     assert f'template.parameters.HookPassword = "{SECRET}"' in found["configuration.txt"]
+
+
+def test_the_command_that_it_names_unpacks_it(stage: Stage) -> None:
+    name = "the report of today.tar.gz"
+    run = stage.device.run("report", "--output", str(stage.directory / name))
+    command = run.stdout.splitlines()[-1]
+    assert command.removeprefix("sudo ").startswith("tar xzf ")
+    subprocess.run(shlex.split(command.removeprefix("sudo ")), cwd=stage.directory, check=True, timeout=60)
+    assert {path.name for path in (stage.directory / "claimd-report").iterdir()} == PARTS
 
 
 def test_it_overwrites_nothing(stage: Stage) -> None:

@@ -93,11 +93,14 @@ class TestAReplace:
         assert (replaced["certificate_id"], replaced["still_active"]) == (old_id, True)
         deactivate = f"aws iot update-certificate --certificate-id {old_id} --new-status INACTIVE"
         assert replaced["to_deactivate"][0] == deactivate
-        assert f"detach-thing-principal --thing-name {old['thing_name']} " in replaced["to_deactivate"][1]
+        detach = replaced["to_deactivate"][1]
+        assert f"detach-thing-principal --thing-name {old['thing_name']} " in detach
+        assert f'--principal "$(aws iot describe-certificate --certificate-id {old_id} ' in detach
         for notes in (result["notes"], device.status()["notes"]):
             assert [note["code"] for note in notes] == ["old-certificate-active"]
-            assert deactivate in notes[0]["remedy"]
-        assert deactivate in device.run("status").stdout
+            assert notes[0]["commands"] == replaced["to_deactivate"]
+        shown = [line.strip() for line in device.run("status").stdout.splitlines()]
+        assert deactivate in shown and detach in shown, "each on a line of its own"
 
     def test_a_person_reads_the_command(self, device: Device, sandbox: Sandbox) -> None:
         old = document(device)["certificate_id"]
