@@ -1,7 +1,8 @@
 """Laying out sentences for a terminal. Pure.
 
 Invariant: a command is never broken over two lines, and one that begins a line is all that is on it: it
-can be selected and pasted. Text that is plain ASCII stays so; what a C locale can't show is replaced, never an exception.
+can be selected and pasted. Text that is plain ASCII stays so; what a C locale
+can't show is replaced, never an exception.
 """
 
 from __future__ import annotations
