@@ -15,13 +15,13 @@ from device import Device, wait_for
 # Each is megabytes, or a program that a service of years has no use for.
 FORBIDDEN = (
     "argparse",
-    "ast",
     "asyncio",
     "awscrt",
     "awsiot",
     "concurrent",
     "cryptography",
     "datetime",
+    "dis",
     "email",
     "hashlib",
     "http",
@@ -35,6 +35,9 @@ FORBIDDEN = (
     "tomli",
     "tomllib",
 )
+
+if sys.version_info < (3, 14):
+    FORBIDDEN += ("ast",)  # from then on dataclasses needs it itself, by way of annotationlib
 
 # Python imports a module of this name at its start (the `site` module of the standard library). Here it
 # has every process write down, at its end, what it has imported.

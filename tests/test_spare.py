@@ -17,7 +17,7 @@ def test_importing_it_imports_nothing_below_it() -> None:
     code = (
         "import sys; from claimd.spare import spare; spare('inspect'); import dataclasses;"
         "Documented = dataclasses.make_dataclass('D', ['a'], namespace={'__doc__': 'd'});"
-        "print(Documented(1).a, 'ast' in sys.modules)"
+        "print(Documented(1).a, 'dis' in sys.modules)"
     )
     assert run(code) == "1 False"
 
@@ -27,16 +27,16 @@ def test_annotations_are_told_without_it() -> None:
     code = (
         "import sys; from claimd.spare import spare; spare('inspect'); import inspect as early;"
         "C = type('C', (), {'__annotations__': {'a': int}});"
-        "print(early.get_annotations(C), early.get_annotations(int), 'ast' in sys.modules);"
+        "print(early.get_annotations(C), early.get_annotations(int), 'dis' in sys.modules);"
         "f = lambda: 0; f.__annotations__ = {'return': 'int'};"
-        "print(early.get_annotations(f, eval_str=True), 'ast' in sys.modules)"
+        "print(early.get_annotations(f, eval_str=True), 'dis' in sys.modules)"
     )
     assert run(code).splitlines() == ["{'a': <class 'int'>} {} False", "{'return': <class 'int'>} True"]
 
 
 def test_without_it_the_price_is_paid() -> None:
     """Else there would be nothing to spare, and this module could go."""
-    assert run("import sys, dataclasses; print('ast' in sys.modules)") == "True"
+    assert run("import sys, dataclasses; print('dis' in sys.modules)") == "True"
 
 
 def test_who_uses_it_gets_the_real_one() -> None:
