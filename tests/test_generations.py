@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from claimd import generations
-from claimd.attempt import Record
+from claimd.attempt import Outcome, Record
 from claimd.durable import Disk
 from claimd.generations import LEAST_AGE, Retention
 from claimd.model import Layout
@@ -76,3 +78,41 @@ def test_nobody_knows_how_long_ago_a_wrong_clock_was(store: Store) -> None:
     due = generations.remove_old(store, Record(), Retention(generations=0, days=1.0), NOW)
     assert sorted(store.staged()) == [name(0), name(1)]
     assert due is None
+
+
+def test_the_age_counts_from_the_switch(store: Store) -> None:
+    """A replacement that waited for its approval: the old identity served until a second ago."""
+    replaced(store, NOW - 40 * DAY)
+    switched = Outcome(NOW, "f1" * 32, "active", name(1), "thing", None)
+    record = Record().with_outcome(switched)
+    due = generations.remove_old(store, record, Retention(generations=2, days=30.0), NOW)
+    assert sorted(store.staged()) == [name(0), name(1)]
+    assert due == (30 * DAY).total_seconds()
+
+
+def test_whatever_somebody_put_there_goes_with_it(store: Store, tmp_path: Path) -> None:
+    replaced(store, NOW - 40 * DAY)
+    inside = Path(store.layout.identity_directory) / name(0) / "backup" / "older"
+    inside.mkdir(parents=True)
+    (inside / "key").write_text("a copy")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("stays")
+    (inside.parent / "link").symlink_to(outside)
+    generations.remove_old(store, Record(), Retention(generations=2, days=30.0), NOW)
+    assert os.listdir(store.layout.identity_directory).count("current") == 1
+    assert store.staged() == [name(1)]
+    assert (outside / "precious").exists()
+    store.prepare()
+
+
+def test_one_that_can_t_be_read_keeps_the_others_from_nothing(store: Store) -> None:
+    class BadSector(Store):
+        def document(self, certificate_id: str) -> dict[str, Any] | None:
+            if certificate_id == name(0):
+                raise OSError(errno.EIO, "Input/output error")
+            return super().document(certificate_id)
+
+    replaced(store, NOW - 50 * DAY, NOW - 40 * DAY)
+    generations.remove_old(BadSector(store.layout, Disk()), Record(), Retention(2, 30.0), NOW)
+    assert sorted(store.staged()) == [name(0), name(2)]

@@ -291,7 +291,12 @@ class Disk:
 
     def _remove_tree(self, path: str) -> None:
         for name in os.listdir(path):
-            self._calls.unlink(os.path.join(path, name))
+            inside = os.path.join(path, name)
+            # claimd makes none in there; somebody's `mkdir backup` must not be the end of all passes.
+            if stat.S_ISDIR(os.lstat(inside).st_mode):
+                self._remove_tree(inside)
+            else:
+                self._calls.unlink(inside)
         self._calls.rmdir(path)
 
 

@@ -49,15 +49,22 @@ def earlier(store: Store, record: Record) -> list[Earlier]:
     """The generations that lie here, the latest first. Raises OSError."""
     documents = {}
     for name in store.staged():
-        document = store.document(name) if store.is_complete(name) else None
+        try:
+            document = store.document(name) if store.is_complete(name) else None
+        except OSError as error:
+            log.warning("an identity can't be read: %s: %s", short(name), error.strerror)
+            continue  # one bad sector keeps neither the others from their end nor the status from being told
         if document is not None:
             documents[name] = document
     attempt = record.attempt
     in_use = {store.current_link()}
     if attempt is not None and attempt.state not in ENDED:
         in_use |= {attempt.certificate_id, attempt.replaces}
+    # From the switch on. It may have come long after the registration: when somebody approved it at last.
+    switched_at = {o.certificate_id: o.at for o in record.history if o.result == "active"}
     replaced_at = {
-        str(d.get("replaces_certificate_id")): datetime.fromisoformat(str(d["registered_at"]))
+        str(d.get("replaces_certificate_id")): switched_at.get(name)
+        or datetime.fromisoformat(str(d["registered_at"]))
         for name, d in documents.items()
         if name not in in_use or name == store.current_link()
     }

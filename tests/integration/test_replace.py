@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -206,15 +207,16 @@ class TestRetention:
 
     @staticmethod
     def replaced_long_ago(device: Device, successor: str, ago: timedelta) -> None:
-        """Rewrite when an identity took its predecessor's place, manifest included."""
+        """Rewrite when an identity took its predecessor's place."""
         from claimd.durable import Disk
         from claimd.store import Store
 
         store = Store(device.layout, Disk())
-        found = store.document(successor)
-        assert found is not None
-        found["registered_at"] = (datetime.now(timezone.utc) - ago).isoformat()
-        store.complete(successor, found)
+        record = store.load_record()
+        then = datetime.now(timezone.utc) - ago
+        switches = [replace(o, at=then) if o.certificate_id == successor else o for o in record.history]
+        assert switches != list(record.history)
+        store.save_record(replace(record, history=tuple(switches)))
 
 
 class Consumer:
