@@ -198,6 +198,9 @@ def steps(state: State, token: bool, ambiguous: bool, probed: bool) -> tuple[Ste
         return WITHOUT_KEYS
     if state is State.REGISTERING and ambiguous and not probed:
         return UNKNOWN
+    if state is State.REGISTERING and ambiguous and not token:
+        # Without a claim there is nothing to gain by giving up a key that may be active.
+        return (Step.WAIT_FOR_CLAIM, *LAPSED[1:])
     return WITH_KEYS if token else LAPSED
 
 

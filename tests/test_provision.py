@@ -13,7 +13,7 @@ import pytest
 from claimd.attempt import Attempt, ClaimRecord, Event, Record, State, advance
 from claimd.durable import Disk
 from claimd.ensure import ConfigurationFiles
-from claimd.errors import Code, Problem, fail, problem
+from claimd.errors import ClaimdError, Code, Problem, fail, problem
 from claimd.fleet import Credentials, LinkError, Trouble
 from claimd.inspection import not_yet_valid
 from claimd.intake import Intake
@@ -54,18 +54,22 @@ def store(tmp_path: Path) -> Store:
 
 
 def run(store: Store, cloud: Cloud, now: datetime, configuration: Configured | None = None) -> Result:
-    world = World(
+    world = replace(_world(store, cloud), now=lambda: now, configuration=configuration or Configured())
+    return Pass(world, NOTHING_DROPPED).run()
+
+
+def _world(store: Store, cloud: Cloud) -> World:
+    return World(
         store=store,
-        configuration=configuration or Configured(),
+        configuration=Configured(),
         transport=lambda seconds: cloud,
-        now=lambda: now,
+        now=lambda: NOW,
         random=lambda: 0.5,
         stopping=lambda: False,
         progress=lambda stage, sentence: None,
         publish=lambda record, trouble: None,
         sleep=lambda seconds: None,
     )
-    return Pass(world, NOTHING_DROPPED).run()
 
 
 def registering(store: Store) -> Attempt:
@@ -226,3 +230,172 @@ def test_the_defaults_are_the_configuration_s(tmp_path: Path) -> None:
     file.write_text('endpoint = "a1b2c3-ats.iot.eu-west-1.amazonaws.com"\n[template]\nname = "T"\n')
     settings = ConfigurationFiles(Layout(str(tmp_path)), str(file)).settings()
     assert settings.sha256 and replace(settings, sha256="") == DEFAULTS
+
+
+def _lost_claim(store: Store) -> Cloud:
+    """The answer to RegisterThing was lost, the claim is over, AWS has activated the certificate."""
+    attempt = registering(store)
+    assert attempt.claim is not None
+    store.destroy_claim(attempt.claim.fingerprint)
+    store.save_record(Record(replace(attempt, claim=None)))
+    cloud = Cloud(MemoryJournal(), lambda: NOW)
+    key = store.load_staged(ID).certificate.public_key_id
+    cloud.note("issued", id=ID, key=key, token="t", at=NOW.isoformat())
+    cloud.note("activated", id=ID)
+    return cloud
+
+
+class Busy(Cloud):
+    """Answers every CONNECT with `code`; None: it hangs up."""
+
+    code: int | None = 0x97
+
+    def open(
+        self, host: str, port: int, client_id: str, credentials: Credentials, *, as_guest: bool = False
+    ) -> CloudLink:
+        code = self.code
+
+        class TurnedAway(CloudLink):
+            def wait_connected(self, seconds: float) -> bool:
+                raise LinkError(Trouble.REFUSED, "CONNACK", code=code)
+
+        return TurnedAway(self, credentials)
+
+
+@pytest.mark.parametrize("code", [0x89, 0x97, 0x87, None])
+def test_without_a_claim_a_key_that_may_be_active_is_never_given_up(store: Store, code: int | None) -> None:
+    cloud = _lost_claim(store)
+    busy = Busy(cloud.journal, lambda: NOW)
+    busy.code = code
+    now = NOW + timedelta(hours=2)
+    for _ in range(3):
+        result = run(store, busy, now)
+        assert result.after_seconds is not None and result.after_seconds > 0
+        now += timedelta(seconds=result.after_seconds)
+    run(store, cloud, now)
+    serving = store.current()
+    assert serving is not None and serving.certificate_id == ID
+
+
+def test_after_an_hour_it_is_tried_slowly(store: Store) -> None:
+    cloud = _lost_claim(store)
+    attempt = store.load_record().attempt
+    assert attempt is not None
+    store.save_record(Record(replace(attempt, failures=100)))
+    assert run(store, Busy(cloud.journal, lambda: NOW), NOW).after_seconds == 1800.0
+
+
+def test_a_busy_endpoint_costs_no_key_while_a_claim_lives(store: Store) -> None:
+    registering(store)
+    busy = Busy(MemoryJournal(), lambda: NOW)
+    result = run(store, busy, NOW + timedelta(minutes=1))
+    assert result.problem is not None and result.problem.code is Code.CONNECT_REFUSED
+    assert result.after_seconds == 1.5
+    attempt = result.record.attempt
+    assert attempt is not None and (attempt.state, attempt.certificate_id) == (State.REGISTERING, ID)
+
+
+def test_a_key_that_is_set_aside_is_named(store: Store) -> None:
+    """The token is over, the certificate is not welcome, and a claim is here that gets another."""
+    registering(store)
+    later = NOW + timedelta(hours=2)
+    fresh = claim(not_before=later - SECOND, not_after=later + timedelta(minutes=5))
+    store.secure_claim(fresh)
+    cloud = Cloud(MemoryJournal(), lambda: later, claims=[fresh.certificate.pem])
+    run(store, cloud, later)
+    serving = store.current()
+    assert serving is not None and serving.certificate_id != ID
+    assert ID in store.staged(), "the key stays"
+    named = [outcome for outcome in store.load_record().history if outcome.certificate_id == ID]
+    assert [(outcome.result, outcome.code) for outcome in named] == [("failed", Code.TOKEN_INVALID)]
+
+
+def test_trouble_that_nobody_tries_again_calls_no_next_pass(store: Store) -> None:
+    attempt = registering(store)
+    assert attempt.claim is not None
+    store.destroy_claim(attempt.claim.fingerprint)
+    staged = replace(attempt, state=State.KEYS_STAGED, ambiguous=False, claim=None)
+    store.save_record(Record(replace(staged, problem=problem(Code.DNS_FAILED, endpoint="e"), failures=3)))
+    result = run(store, Cloud(MemoryJournal(), lambda: NOW), NOW + timedelta(hours=2))
+    assert result.record.attempt is not None and result.record.attempt.state is State.CLAIMED
+    assert (result.problem, result.after_seconds) == (None, None)
+    assert ID not in store.staged(), "it was never sent: AWS has activated nothing"
+
+
+def test_a_claim_that_ends_during_a_probe_leaves_the_certificate_a_next_try(store: Store) -> None:
+    """The probe is refused while the claim lives, and then it does not any more."""
+    attempt = registering(store)
+    assert attempt.claim is not None
+    end = attempt.claim.not_after
+    clock = [end - SECOND]
+
+    class Late(Cloud):
+        def open(
+            self, host: str, port: int, client_id: str, credentials: Credentials, *, as_guest: bool = False
+        ) -> CloudLink:
+            clock[0] = end
+            return super().open(host, port, client_id, credentials, as_guest=as_guest)
+
+    world = _world(store, Late(MemoryJournal(), lambda: NOW))
+    result = Pass(replace(world, now=lambda: clock[0]), NOTHING_DROPPED).run()
+    assert result.record.attempt is not None and result.record.attempt.claim is None
+    assert result.record.attempt.state is State.REGISTERING
+    assert result.after_seconds == 0.0
+
+
+def test_only_the_token_s_own_refusals_count_against_it(store: Store) -> None:
+    """A lost answer, no network, and then the first word about the token."""
+    attempt = registering(store)
+    store.save_record(Record(replace(attempt, failures=5)))
+    assert attempt.claim is not None
+    kept = store.load_claim(attempt.claim.fingerprint)
+    cloud = Cloud(MemoryJournal(), lambda: NOW, claims=[kept.certificate.pem])
+    now = NOW + SECOND
+    for number in (1, 2):
+        result = run(store, cloud, now)
+        assert result.problem is not None and result.problem.code is Code.TOKEN_INVALID
+        assert result.record.attempt is not None and result.record.attempt.certificate_id == ID
+        assert result.record.attempt.refusals == number
+        assert result.after_seconds is not None
+        now += timedelta(seconds=result.after_seconds)
+    result = run(store, cloud, now)
+    assert result.record.attempt is not None and result.record.attempt.certificate_id is None
+
+
+class Appearing(Configured):
+    """What the configuration names is not there at first."""
+
+    def __init__(self, code: Code) -> None:
+        super().__init__()
+        self.trouble: Problem | None = problem(
+            code, parameter="Site", file="/run/serial", detail="no such file"
+        )
+
+    def target(self, fingerprint: str, ca_sha256: str) -> Target:
+        if self.trouble is not None and self.trouble.code is Code.PARAMETER_UNRESOLVED:
+            raise ClaimdError(self.trouble)
+        return super().target(fingerprint, ca_sha256)
+
+    def roots(self) -> bytes:
+        if self.trouble is not None and self.trouble.code is Code.CA_UNUSABLE:
+            raise ClaimdError(self.trouble)
+        return super().roots()
+
+
+@pytest.mark.parametrize("code", [Code.PARAMETER_UNRESOLVED, Code.CA_UNUSABLE])
+def test_what_appears_after_the_boot_is_found_while_the_claim_lives(store: Store, code: Code) -> None:
+    mine = claim()
+    store.secure_claim(mine)
+    cloud = Cloud(MemoryJournal(), lambda: NOW, claims=[mine.certificate.pem])
+    configuration, now, waits = Appearing(code), NOW, []
+    for _ in range(4):
+        result = run(store, cloud, now, configuration)
+        assert result.record.attempt is not None and result.record.attempt.state is State.BLOCKED
+        assert result.problem is not None and result.problem.code is code
+        assert result.after_seconds is not None
+        waits.append(result.after_seconds)
+        now += timedelta(seconds=result.after_seconds)
+    assert waits == [1.5, 2.5, 5.0, 10.0]
+    configuration.trouble = None
+    run(store, cloud, now, configuration)
+    assert store.current() is not None

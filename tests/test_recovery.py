@@ -18,7 +18,7 @@ from claimd.errors import ClaimdError, Code, problem
 from claimd.fleet import identity_client_id
 from claimd.model import Layout, Target
 from claimd.recovery import SENTENCES, Found, identity_of, settle
-from claimd.store import MAX_STORED_BYTES, Store
+from claimd.store import MAX_STORED_BYTES, Identity, Store
 from material import NOW, claim, issued
 
 SECOND = timedelta(seconds=1)
@@ -137,6 +137,12 @@ def _sent_key_damaged(m: Machine) -> None:
     (m.folder() / "private.key").write_bytes(issued(OTHER_ID).key.pem.reveal())
 
 
+def _record_moved_aside(m: Machine) -> None:
+    """As `attempt-unreadable` says; or the disk lost it."""
+    m.registering()
+    os.unlink(m.state / "attempt.json")
+
+
 def _token_gone(m: Machine) -> None:
     m.registering()
     m.store.forget_token(ID)
@@ -214,6 +220,7 @@ CASES: list[tuple[Found, Make, State | None]] = [
     (Found.REGISTRATION_UNKNOWN, Machine.registering, State.REGISTERING),
     (Found.SENT_KEY_GONE, _sent_key_damaged, State.CLAIMED),
     (Found.TOKEN_GONE, _token_gone, State.REGISTERING),
+    (Found.TOKEN_LEFT, _record_moved_aside, None),
     (Found.DOCUMENTS_GONE, _documents_gone, State.REGISTERED),
     (Found.LINK_SWITCHED, _link_switched, State.ACTIVE),
     (Found.REGISTERED_KEY_GONE, _registered_key_gone, State.REGISTERED),
@@ -392,3 +399,56 @@ def test_a_record_that_is_too_large_is_named(machine: Machine) -> None:
     with pytest.raises(ClaimdError) as caught:
         machine.store.load_record()
     assert caught.value.problem.code is Code.ATTEMPT_UNREADABLE
+
+
+def test_another_request_never_takes_an_older_key_for_its_answer(machine: Machine) -> None:
+    """AWS may have activated that one, and what comes of a request that was never answered is removed."""
+    _record_moved_aside(machine)
+    machine.record = Record()
+    machine.settle()
+    machine.requested()
+    attempt = machine.settle()
+    assert attempt is not None
+    assert (attempt.state, attempt.certificate_id) == (State.CLAIMED, None), "asked for again"
+    assert _keys(machine) == {ID}
+
+
+class _BadSector(Store):
+    """In the folder of identity ID."""
+
+    def _fail(self, certificate_id: str) -> None:
+        if certificate_id == ID:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def current(self) -> Identity | None:
+        self._fail(self.current_link() or "")
+        return super().current()
+
+    def document(self, certificate_id: str) -> dict[str, Any] | None:
+        self._fail(certificate_id)
+        return super().document(certificate_id)
+
+    def is_complete(self, certificate_id: str) -> bool:
+        self._fail(certificate_id)
+        return super().is_complete(certificate_id)
+
+
+def test_a_bad_sector_in_the_identity_that_serves_stops_nothing(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.active()
+    settled = settle(_BadSector(machine.store.layout, Disk()), machine.record, NOW)
+    assert settled == machine.record
+    assert caplog.messages == ["the identity that serves can't be read now: Input/output error"]
+
+
+def test_a_bad_sector_in_the_old_identity_keeps_no_new_one_waiting(machine: Machine) -> None:
+    machine.active()
+    machine.store.stage(issued(OTHER_ID), b"roots")
+    attempt = replace(machine.record.attempt or machine.claimed(), replaces=ID, certificate_id=OTHER_ID)
+    bad = _BadSector(machine.store.layout, Disk())
+    bad.complete(OTHER_ID, identity_of(bad, replace(attempt, thing_name="thing-2"), None, NOW))
+    registered = Record(replace(attempt, state=State.REGISTERED))
+    assert settle(bad, registered, NOW).attempt is not None
+    bad.activate(OTHER_ID)
+    assert machine.store.current_link() == OTHER_ID

@@ -122,7 +122,8 @@ class Attempt:
     `retry_at`: no earlier than this, unless a person asks or the configuration changes.
     `replaces`: the certificate id that serves until this attempt is active.
     `refused`: fingerprints of claims that the endpoint turned away, the last one last.
-    `failures`: in a row, of any kind; `refusals`: how often AWS turned the registered identity away.
+    `failures`: in a row, of any kind; `refusals`: how often AWS turned the registered identity away, or
+    before that the ownership token.
     """
 
     state: State
@@ -243,13 +244,18 @@ def next_step(attempt: Attempt, now: datetime, *, probed: bool = False) -> Step:
         return Step.WAIT_FOR_CURE
     if attempt.state is State.REGISTERING and attempt.ambiguous and not probed:
         return Step.PROBE
-    if attempt.state in HOLDS_KEYS and not attempt.token_usable(now):
+    if attempt.state in HOLDS_KEYS and not attempt.token_usable(now) and not _is_worth_keeping(attempt):
         return Step.LET_TOKEN_LAPSE
     if attempt.claim is None:
         return Step.WAIT_FOR_CLAIM
     if now < attempt.claim.not_before:
         return Step.WAIT_FOR_CLOCK
     return Step.REGISTER if attempt.state in HOLDS_KEYS else Step.REQUEST_KEYS
+
+
+def _is_worth_keeping(attempt: Attempt) -> bool:
+    """A key that AWS may have activated, and no claim that could get another: it is tried again."""
+    return attempt.state is State.REGISTERING and attempt.ambiguous and attempt.claim is None
 
 
 # Delays after the n-th failure in a row, in seconds, before jitter; the last one repeats.
@@ -261,6 +267,9 @@ CLAIM_DELAYS_SECONDS = (1.5, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0)
 #            elapsed:      1.5  3.5  8.5 18.5 48.5 108  408  then every 30 min
 VERIFY_DELAYS_SECONDS = (1.5, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 JITTER = 0.25
+# Without a claim a certificate that may be active is tried every minute for about an hour, then as slowly as
+# a registered one.
+HASTY_FAILURES = 60
 
 
 def delay_seconds(attempt: Attempt, random: float) -> float:
@@ -270,6 +279,8 @@ def delay_seconds(attempt: Attempt, random: float) -> float:
 
 def _middle_delay(attempt: Attempt) -> float:
     table = VERIFY_DELAYS_SECONDS if attempt.state is State.REGISTERED else CLAIM_DELAYS_SECONDS
+    if attempt.claim is None and attempt.failures > HASTY_FAILURES:
+        table = VERIFY_DELAYS_SECONDS
     return table[min(max(attempt.failures - 1, 0), len(table) - 1)]
 
 

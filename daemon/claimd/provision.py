@@ -38,6 +38,9 @@ REFUSALS_BEFORE_POLICY = 3
 CLOCK_LOOK_SECONDS = 10.0
 # While an answer that comes only once can't be stored; 7.5 s in all, within any pass.
 _ANSWER_DELAYS_SECONDS = (0.5, 1.0, 2.0, 4.0)
+# How often in a row an endpoint may be too busy to look at a certificate that may be active, while a claim
+# lives that could get another: 39 s of its five minutes.
+_BUSY_TRIES = 5
 # So often a token may be called invalid before it is given up: each time the certificate is tried first,
 # and one that was registered a moment ago may be refused for some seconds.
 _TOKEN_REFUSALS = 3
@@ -193,13 +196,18 @@ class Pass:
             self._store.destroy_claim(claim.fingerprint)
 
     def _cure(self) -> None:
-        """Out of BLOCKED when a person asks, or when the configuration is not the one that failed."""
+        """Out of BLOCKED when a person asks, when the configuration is not the one that failed, or now and
+        then when what it names may be there by now."""
         attempt = self._record.attempt
         if attempt is None or attempt.state is not State.BLOCKED:
             return
         sha256 = self._sha256_or_none()
-        if sha256 is not None and (self._world.by_hand or sha256 != attempt.config_sha256):
+        if sha256 is None:
+            return
+        if self._world.by_hand or sha256 != attempt.config_sha256:
             self._save(self._unblock(attempt))
+        elif _is_looked_at_again(attempt) and table.due_in_seconds(attempt, self._now()) <= 0:
+            self._save(replace(self._unblock(attempt), failures=attempt.failures))
 
     def _adopt(self) -> Problem | None:
         """Give the open attempt, or a new one, the most promising claim. Others stay in reserve."""
@@ -442,6 +450,7 @@ class Pass:
                 thing_name_known=known,
                 ambiguous=False,
                 failures=0,
+                refusals=0,
                 retry_at=None,
                 problem=None,
             )
@@ -472,7 +481,12 @@ class Pass:
         client_id = fleet.identity_client_id(attempt.target, attempt.thing_name, attempt.certificate_id)
         try:
             self._try_out(attempt.target, client_id, credentials)
-        except CredentialsRefusedError:
+        except CredentialsRefusedError as error:
+            if not error.unwelcome and attempt.claim is not None and attempt.failures < _BUSY_TRIES:
+                # Nobody has looked at the certificate: it is not given up, nor the token used, for that.
+                raise fail(
+                    Code.CONNECT_REFUSED, endpoint=attempt.target.endpoint, detail=error.detail
+                ) from error
             self._probed = True  # proves nothing: it may be INACTIVE, or its policy denies this client id
             if attempt.claim is None:
                 self._come_back(attempt)
@@ -480,10 +494,12 @@ class Pass:
         self._registered(attempt, None, None, known=False)
 
     def _come_back(self, attempt: Attempt) -> None:
-        """No claim to ask again with: the certificate is tried again, for as long as its token lives."""
-        attempt = replace(attempt, failures=attempt.failures + 1)
+        """No claim to ask again with: the certificate is tried again."""
+        self._save(self._due_again(replace(attempt, failures=attempt.failures + 1)))
+
+    def _due_again(self, attempt: Attempt) -> Attempt:
         delay = table.delay_seconds(attempt, self._world.random())
-        self._save(replace(attempt, retry_at=self._now() + timedelta(seconds=delay)))
+        return replace(attempt, retry_at=self._now() + timedelta(seconds=delay))
 
     def _verify(self, attempt: Attempt) -> None:
         """Prove the new identity by connecting with it, and only then let it serve."""
@@ -541,8 +557,17 @@ class Pass:
 
     def _let_token_lapse(self, attempt: Attempt) -> None:
         self._set_key_aside(attempt)
-        moved = table.advance(attempt, Event.TOKEN_LAPSED, self._now())
-        self._save(without_key(moved))
+        now, record = self._now(), self._record
+        if attempt.ambiguous:
+            # Nothing tries it any more: a person can, and finds here which one it is.
+            claim = attempt.claim.fingerprint if attempt.claim else ""
+            record = record.with_outcome(
+                Outcome(now, claim, "failed", attempt.certificate_id, None, Code.TOKEN_INVALID)
+            )
+        moved = without_key(table.advance(attempt, Event.TOKEN_LAPSED, now))
+        if moved.claim is None and moved.problem is not None and moved.problem.kind is Kind.RETRY:
+            moved = replace(moved, problem=None)  # without a claim nothing is tried again
+        self._keep(record.with_attempt(moved))
 
     def _set_key_aside(self, attempt: Attempt) -> None:
         """No RegisterThing can use it any more. It stays, unless AWS provably never activated it."""
@@ -583,18 +608,20 @@ class Pass:
             resume = State.CLAIMED if attempt.state is State.KEYS_REQUESTED else attempt.state
             blocked = table.advance(attempt, Event.BLOCKED, now)
             sha256 = self._sha256_or_none()
-            self._save(replace(blocked, resume=resume, config_sha256=sha256, problem=why, retry_at=None))
+            blocked = replace(blocked, resume=resume, config_sha256=sha256, problem=why, retry_at=None)
+            if _is_looked_at_again(blocked):
+                blocked = self._due_again(replace(blocked, failures=blocked.failures + 1))
+            self._save(blocked)
             return
         if attempt.state is State.KEYS_REQUESTED:
             attempt = table.advance(attempt, Event.KEYS_REQUEST_FAILED, now)
-        refused = why.code is Code.IDENTITY_REFUSED
+        refused = why.code in (Code.IDENTITY_REFUSED, Code.TOKEN_INVALID)
         attempt = replace(
             attempt, failures=attempt.failures + 1, refusals=attempt.refusals + refused, problem=why
         )
-        delay = table.delay_seconds(attempt, self._world.random())
         again = why.kind is Kind.RETRY or attempt.state is State.REGISTERED or why.code in _CURED_BY_ITSELF
-        retry_at = now + timedelta(seconds=delay) if again else None
-        self._save(replace(attempt, retry_at=retry_at, config_sha256=self._sha256_or_none()))
+        attempt = self._due_again(attempt) if again else replace(attempt, retry_at=None)
+        self._save(replace(attempt, config_sha256=self._sha256_or_none()))
 
     def _key_is_used_up(self, attempt: Attempt, why: Problem) -> bool:
         """A staged key that can't be registered any more: its token is dead, or the disk lost it."""
@@ -602,7 +629,7 @@ class Pass:
             return False
         if why.code is Code.IDENTITY_DAMAGED:
             return True
-        return why.code is Code.TOKEN_INVALID and attempt.failures + 1 >= _TOKEN_REFUSALS
+        return why.code is Code.TOKEN_INVALID and attempt.refusals + 1 >= _TOKEN_REFUSALS
 
     def _disk_trouble(self, error: OSError) -> Problem:
         """The disk failed in a step. What is on it decides at the next pass where the attempt goes on."""
@@ -611,9 +638,7 @@ class Pass:
         attempt = self._record.attempt
         if attempt is None:
             return found
-        attempt = replace(attempt, failures=attempt.failures + 1, problem=found)
-        delay = table.delay_seconds(attempt, self._world.random())
-        attempt = replace(attempt, retry_at=self._now() + timedelta(seconds=delay))
+        attempt = self._due_again(replace(attempt, failures=attempt.failures + 1, problem=found))
         try:
             self._save(attempt)
         except OSError:
@@ -647,7 +672,7 @@ class Pass:
         due = table.due_in_seconds(attempt, now)
         if due > 0:
             waits.append(due)
-        elif attempt.state is State.REGISTERED or (attempt.problem and attempt.problem.kind is Kind.RETRY):
+        elif _comes_back(attempt):
             waits.append(0.0)
         # A registered identity needs its claim no more, and the claim's end wakes nobody.
         if attempt.claim is not None and attempt.state is not State.REGISTERED:
@@ -735,6 +760,20 @@ class Pass:
         self._world.progress(stage, sentence)
 
 
+def _is_looked_at_again(attempt: Attempt) -> bool:
+    """Blocked by something that the configuration names and that may appear without anybody's touching it."""
+    return attempt.problem is not None and attempt.problem.code in _OUTSIDE_THE_CONFIGURATION
+
+
+def _comes_back(attempt: Attempt) -> bool:
+    """Whether there is something to try as soon as it is due."""
+    if attempt.state is State.REGISTERED or (attempt.state is State.BLOCKED and _is_looked_at_again(attempt)):
+        return True
+    if attempt.claim is None:
+        return attempt.state is State.REGISTERING and attempt.ambiguous
+    return attempt.problem is not None and attempt.problem.kind is Kind.RETRY
+
+
 # After these RegisterThing has changed nothing. A token that AWS does not take is not among them: it may be
 # the second copy of a message (QoS 1) whose first one has registered the certificate.
 _DEFINITE = frozenset(
@@ -742,6 +781,8 @@ _DEFINITE = frozenset(
 )
 # Named by what they are, and still passing by themselves.
 _CURED_BY_ITSELF = frozenset({Code.IDENTITY_DAMAGED})
+# A package that is installed again, an interface or a file that appears some seconds after the boot.
+_OUTSIDE_THE_CONFIGURATION = frozenset({Code.CA_UNUSABLE, Code.PARAMETER_UNRESOLVED})
 _WITHOUT_CLAIM = frozenset({*table.ENDED, State.REGISTERED})
 # What another claim may well be spared: of this account, and made for this template.
 _TURNED_AWAY = frozenset({Code.CLAIM_NOT_ACCEPTED, Code.SUBSCRIBE_REFUSED, Code.PUBLISH_REFUSED})

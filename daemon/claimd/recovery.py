@@ -7,14 +7,16 @@ line in `Found`, with a sentence in `SENTENCES`, and its way on in `_settled`.
     record            disk                                      way on
     none              claims/<f>                                a new attempt takes the claim
     none              one whole identity, no `current`          an attempt is made for it: REGISTERED
+    none, ended       a key with its token                      the key is kept aside, the token goes
     claimed           the claim is gone                         CLAIM_LOST
     keys-requested    a key with its token                      KEYS_STAGED: the answer was stored
     keys-requested    nothing                                   CLAIMED: the answer is asked for again
     keys-staged       the key is gone or damaged                CLAIMED: never registered, a new one
     registering       identity.json                             REGISTERED: the answer was stored
-    registering       no identity.json                          a probe with the key itself asks
+    registering       no identity.json                          a probe with the key itself asks, for ever
+                                                                while no claim could get another key
     registering       the key is gone or damaged                CLAIMED, and history names the certificate
-    both              the token is gone                         the key is kept aside: LET_TOKEN_LAPSE
+    both              the token is gone                         with a claim the key is kept aside
     registered        documents gone                            written again from the record
     registered        `current` names it already                ACTIVE: it was proved before the switch
     registered        the key is gone or damaged                waits, says so; a new claim begins anew
@@ -34,7 +36,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from .attempt import Attempt, Event, Outcome, Record, State, advance
+from .attempt import ENDED, Attempt, Event, Outcome, Record, State, advance
 from .errors import ClaimdError, Code, problem
 from .model import Target, short
 from .placeholder import escape
@@ -60,6 +62,7 @@ class Found(str, Enum):
     REGISTRATION_UNKNOWN = "registration-unknown"
     SENT_KEY_GONE = "sent-key-gone"
     TOKEN_GONE = "token-gone"  # noqa: S105  the name of a case
+    TOKEN_LEFT = "token-left"  # noqa: S105  the name of a case
     DOCUMENTS_GONE = "documents-gone"
     LINK_SWITCHED = "link-switched"
     REGISTERED_KEY_GONE = "registered-key-gone"
@@ -81,6 +84,7 @@ SENTENCES: Mapping[Found, str] = MappingProxyType(
         Found.REGISTRATION_UNKNOWN: "whether AWS has registered the certificate is not known: it is tried",
         Found.SENT_KEY_GONE: "the disk lost a key that AWS may have registered: see the history",
         Found.TOKEN_GONE: "the ownership token was given up before the interruption: a new key is needed",
+        Found.TOKEN_LEFT: "a key whose record is gone lies here, AWS may have activated it: it is kept aside",
         Found.DOCUMENTS_GONE: "the documents of the registered identity are written again from the record",
         Found.LINK_SWITCHED: "the new identity was proved and in place before the interruption",
         Found.REGISTERED_KEY_GONE: "the disk lost the key of the registered identity: only a new claim helps",
@@ -97,6 +101,8 @@ def settle(store: Store, record: Record, now: datetime) -> Record:
     """The record after every finished write was taken into account, saved when it changed."""
     _shut_secrets(store)
     record = _without_damaged_claims(store, record, now)
+    if record.attempt is None or record.attempt.state in ENDED:
+        _let_go_of_tokens(store)
     if record.attempt is None:
         settled = _without_record(store, record, now)
     else:
@@ -127,6 +133,14 @@ def _shut_secrets(store: Store) -> None:
             log.warning("others can read %s, and it can't be shut: %s", path, error.strerror)
         else:
             _say(Found.SECRET_OPEN, path)
+
+
+def _let_go_of_tokens(store: Store) -> None:
+    """No request is open. A token that lies here is of a record that is lost, and its key may be active: the
+    next request must not take it for its own answer, for of that AWS has activated nothing."""
+    for certificate_id in store.staged_with_token():
+        _say(Found.TOKEN_LEFT, certificate_id)
+        store.forget_token(certificate_id)
 
 
 # -- claims
@@ -225,6 +239,7 @@ def _registering(store: Store, attempt: Attempt, now: datetime) -> Attempt:
         thing_name_known=bool(document.get("thing_name_known")),
         ambiguous=False,
         failures=0,
+        refusals=0,
         problem=None,
         retry_at=None,
     )
@@ -260,7 +275,9 @@ def _key_gone(store: Store, record: Record, attempt: Attempt, now: datetime) -> 
 
 def without_key(attempt: Attempt) -> Attempt:
     """What the attempt knew of a key that it goes on without."""
-    return replace(attempt, certificate_id=None, token_received_at=None, target=None, ambiguous=False)
+    return replace(
+        attempt, certificate_id=None, token_received_at=None, target=None, ambiguous=False, refusals=0
+    )
 
 
 def _registered(store: Store, record: Record, attempt: Attempt, now: datetime) -> Record:
@@ -328,7 +345,10 @@ def identity_of(
 
 
 def _thing_of(store: Store, certificate_id: str | None) -> str | None:
-    document = None if certificate_id is None else store.document(certificate_id)
+    try:
+        document = None if certificate_id is None else store.document(certificate_id)
+    except OSError:
+        return None  # a hint for a person; the new identity is not kept waiting for it
     name = None if document is None else document.get("thing_name")
     return name if isinstance(name, str) else None
 
@@ -338,7 +358,12 @@ def _active(store: Store, attempt: Attempt) -> None:
     certificate_id = attempt.certificate_id
     if certificate_id is None or _serves(store):
         return
-    if store.is_complete(certificate_id):
+    try:
+        whole = store.is_complete(certificate_id)
+    except OSError as error:
+        log.warning("the identity that serves can't be read now: %s", error.strerror)
+        return
+    if whole:
         _say(Found.LINK_GONE, certificate_id)
         store.activate(certificate_id)
     else:
@@ -387,7 +412,7 @@ def _attempt_of(certificate_id: str, document: Mapping[str, object], now: dateti
 def _serves(store: Store) -> bool:
     try:
         return store.current() is not None
-    except ClaimdError:
+    except (ClaimdError, OSError):
         return False
 
 
@@ -395,7 +420,7 @@ def _announce(store: Store) -> None:
     """The link was switched and `activated` not yet written."""
     try:
         current = store.current()
-    except ClaimdError:
-        return  # named by status; nothing is announced that is not whole
+    except (ClaimdError, OSError):
+        return  # named by status; nothing is announced that is not whole, or that can't be read
     if current is not None:
         store.announce(current.certificate_id)
