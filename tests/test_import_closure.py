@@ -13,7 +13,7 @@ import pytest
 from device import Device, wait_for
 
 # Each is megabytes, or a program that a service of years has no use for.
-FORBIDDEN = (
+FORBIDDEN: tuple[str, ...] = (
     "argparse",
     "asyncio",
     "awscrt",
