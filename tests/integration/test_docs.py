@@ -20,12 +20,15 @@ from awscli.botocore import xform_name
 import peers
 from claimd import cli
 from claimd.errors import Code, general
+from claimd.screen import status_lines
 from claimd_sandbox import cli as sandbox_cli
 from claimd_sandbox.server import Sandbox, Settings
 from claimd_sandbox.settings import KeyKind
 from device import wait_for
+from material import NOW
 from pages import DOCS, FAILURES, failures_page
 from provocations import Stage
+from states import STATES
 
 ROLES = ("technician", "fleet-engineer", "support", "integrator")
 # Answers of commands that are run on a device that has its identity.
@@ -140,6 +143,41 @@ def test_every_page_is_linked_from_the_readme() -> None:
 def test_the_technician_s_page_prints_on_one() -> None:
     lines = (DOCS / "technician.md").read_text().splitlines()
     assert len(lines) <= 66 and max(map(len, lines)) <= 120
+
+
+def test_the_technician_s_page_says_what_to_do_about_what_a_technician_meets() -> None:
+    """Each row begins with words that the status has, and every failure of theirs has a row."""
+    rows = re.findall(r"^\| (.+?) \| .+ \|$", (DOCS / "technician.md").read_text(), re.MULTILINE)[1:]
+    phrases = [phrase for row in rows for phrase in row.split(", ")]
+    said = {code: _without_fields(code) for code in Code}
+    blocked = status_lines({**STATES["fresh"], "state": "blocked", "service": None}, NOW)
+    shown = " ".join(" ".join(blocked).split())
+    unknown = [
+        each for each in phrases if each not in shown and not any(each in one for one in said.values())
+    ]
+    assert rows and not unknown
+    for code in MET_BY_TECHNICIANS:
+        assert any(phrase in said[code] for phrase in phrases), code
+
+
+def _without_fields(code: Code) -> str:
+    found = general(code)
+    return re.sub(r" \([^)]*\)| CLAIM\b", "", f"{found.happened} {found.cause}")
+
+
+MET_BY_TECHNICIANS = (
+    Code.CLAIM_KEY_MISSING,
+    Code.CLAIM_CERTIFICATE_MISSING,
+    Code.CLAIM_KEY_MISMATCH,
+    Code.CLAIM_NOT_RECOGNISED,
+    Code.CLAIM_EXPIRED,
+    Code.CLAIM_NOT_YET_VALID,
+    Code.CLAIM_NOT_NEEDED,
+    Code.CLAIM_NOT_ACCEPTED,
+    Code.DNS_FAILED,
+    Code.CONNECTION_REFUSED,
+    Code.ENDPOINT_UNREACHABLE,
+)
 
 
 def test_the_python_of_the_integrator_s_page(provisioned: Stage) -> None:
