@@ -82,6 +82,24 @@ class TestExpiry:
             moment += timedelta(seconds=again)
         assert (moment, warned) == (END, 4)
 
+    @pytest.mark.parametrize("now", [LONG_BEFORE, datetime(1970, 1, 1, tzinfo=timezone.utc)])
+    def test_a_certificate_may_end_at_any_time_that_a_certificate_can_name(self, now: datetime) -> None:
+        # The years 1 to 9999 (RFC 5280, 4.1.2.5.2); there is nothing thirty days before the first.
+        first = datetime(1, 1, 1, tzinfo=timezone.utc)
+        last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone.utc)
+        assert news.threshold(first, now) == 0
+        assert news.look_again_seconds(first, now) is None
+        over = news.expiry(first, now)
+        assert over is not None
+        assert over.code is Code.IDENTITY_EXPIRED
+        entries, told = news.of_identity(
+            {**IDENTITY, "certificate_not_after": first.isoformat()}, Told(ID), now
+        )
+        assert [entry.fields["CLAIMD_ERROR_CODE"] for entry in entries] == ["identity-expired"]
+        assert told == Told(ID, 0)
+        assert (news.threshold(last, now), news.expiry(last, now)) == (None, None)
+        assert news.look_again_seconds(last, now) == 7 * 86400
+
     def test_the_status_says_when(self) -> None:
         assert news.expiry(END, days_before(31)) is None
         near, over = news.expiry(END, days_before(5)), news.expiry(END, END)

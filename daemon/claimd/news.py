@@ -54,13 +54,14 @@ LONGEST_LOOK = timedelta(days=7)
 
 def threshold(not_after: datetime, now: datetime) -> int | None:
     """The last threshold that was crossed; None long before the end."""
-    crossed = [days for days in THRESHOLD_DAYS if now >= not_after - timedelta(days=days)]
+    # What is left is compared, no date is reckoned: a certificate may end in the year 1, which has no before.
+    crossed = [days for days in THRESHOLD_DAYS if not_after - now <= timedelta(days=days)]
     return min(crossed) if crossed else None
 
 
 def look_again_seconds(not_after: datetime, now: datetime) -> float | None:
     """When the next threshold should be looked for; None after the end."""
-    left = [not_after - timedelta(days=days) - now for days in THRESHOLD_DAYS]
+    left = [not_after - now - timedelta(days=days) for days in THRESHOLD_DAYS]
     ahead = [each for each in left if each > timedelta(0)]
     return min(*ahead, LONGEST_LOOK).total_seconds() if ahead else None
 
