@@ -6,6 +6,8 @@ import json
 import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +24,21 @@ from claimd.listing import ASIDE_PREFIX, MAX_ENTRIES_A_SCAN
 from claimd.pem import MAX_FILE_BYTES
 
 SECRET = b"what nobody may read"
+
+# Mounts FUSE for another user, and has one look. The kernel refuses everybody else before it asks the file
+# system's program, so none is needed.
+MUTE = """
+import ctypes, json, os, sys
+from claimd.drop import Drop
+from claimd.durable import Disk
+place = sys.argv[1]
+options = f"fd={os.open('/dev/fuse', os.O_RDWR)},rootmode=100000,user_id=12345,group_id=12345"
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.mount(b"mute", os.fsencode(place + "/f/mute"), b"fuse", 6, options.encode()) != 0:
+    sys.exit(os.strerror(ctypes.get_errno()))
+found = Drop(place, Disk(), own_files=True).scan()
+print(json.dumps({each.name: each.problem and each.problem.happened for each in found}))
+"""
 
 
 @pytest.fixture
@@ -207,6 +224,28 @@ class TestFolders:
         assert [code(entry) for entry in inside] == [Code.DROP_ENTRY_REFUSED] * 4
         assert all(str(entry.problem and entry.problem.happened).startswith("f/") for entry in inside)
 
+    @pytest.mark.skipif(
+        os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="only root mounts a FUSE file system"
+    )
+    def test_what_tells_nothing_of_itself_hides_no_claim(self, place: Path) -> None:
+        """A technician may mount FUSE on a file of his; without allow_other it answers nobody else."""
+        (place / "f").mkdir()
+        (place / "f" / "mute").touch()
+        (place / "honest").write_bytes(SECRET)
+        looked = subprocess.run(
+            ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", MUTE, str(place)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert looked.returncode == 0, looked.stderr
+        assert json.loads(looked.stdout) == {
+            "f": None,
+            "f/mute": "f/mute can't be read: Permission denied",
+            "honest": None,
+        }
+
     def test_a_folder_with_too_many_files_is_not_read(self, drop: Drop, place: Path) -> None:
         (place / "f").mkdir()
         for number in range(MAX_FILES_A_FOLDER + 1):
@@ -220,6 +259,20 @@ class TestFolders:
         folder = next(entry for entry in drop.scan() if entry.is_folder)
         assert drop.remove(folder)
         assert not list(place.iterdir())
+
+
+class Unwilling(Disk):
+    """Every name fails as if its owner had renamed it after the last look at it."""
+
+    def __init__(self, error: type[OSError]) -> None:
+        super().__init__()
+        self._error = error
+
+    def remove_from(self, directory_fd: int, name: str) -> None:
+        raise self._error(name)
+
+    def rename_in(self, directory_fd: int, name: str, new: str, new_directory_fd: int | None = None) -> None:
+        raise self._error(name)
 
 
 class TestRemoving:
@@ -262,6 +315,17 @@ class TestRemoving:
         assert len(os.listdir(place)) == MAX_KEPT_ASIDE + 20
         drop.thin_out_kept_aside()
         assert [name.endswith("-new") for name in os.listdir(place)] == [True] * MAX_KEPT_ASIDE
+
+    @pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+    def test_one_that_can_t_go_stops_nothing(self, drop: Drop, place: Path, error: type[OSError]) -> None:
+        self.keep(drop, place, "old", MAX_KEPT_ASIDE + 1)
+        Drop(str(place), Unwilling(error), own_files=True).thin_out_kept_aside()
+        assert len(os.listdir(place)) == MAX_KEPT_ASIDE + 1
+
+    def test_what_its_owner_renames_meanwhile_is_left(self, drop: Drop, place: Path) -> None:
+        (place / "a").write_bytes(b"a photo")
+        entry = only(drop.scan())
+        assert not Drop(str(place), Unwilling(FileNotFoundError), own_files=True).keep_aside(entry)
 
     def keep(self, drop: Drop, place: Path, name: str, count: int) -> None:
         for _ in range(count):

@@ -423,6 +423,9 @@ class StubbornDisk(Disk):
     def remove_from(self, directory_fd: int, name: str) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
+    def rename_in(self, directory_fd: int, name: str, new: str, new_directory_fd: int | None = None) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
 
 class TestWhereNothingCanBeRemoved:
     def test_the_claim_is_taken_all_the_same_and_the_file_is_named(self, world: World) -> None:
@@ -434,6 +437,18 @@ class TestWhereNothingCanBeRemoved:
         again = world.look()
         assert not again.kept and codes(again) == {"claim": Code.DISK_READ_ONLY}
         assert not again.destroyed, "it says nothing of destroying"
+
+    def test_what_can_t_be_kept_aside_is_named_and_hides_no_claim(self, world: World) -> None:
+        world.drop = Drop(str(world.place), StubbornDisk(), own_files=True)
+        world.rules = Rules(keep_seconds=600, keep_aside=True)
+        world.put("photo", "a photo")
+        world.look()
+        world.elapsed += 600
+        pair = world.pair()
+        world.put("claim", whole(pair))
+        found = world.look()
+        assert found.kept == (pair.claim,) and not found.aside
+        assert codes(found) == {"claim": Code.DISK_READ_ONLY, "photo": Code.DISK_READ_ONLY}
 
 
 class TestModes:

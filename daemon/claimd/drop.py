@@ -15,7 +15,7 @@ import os
 import secrets
 import stat
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -147,7 +147,10 @@ class Drop:
         with self._opened() as directory:
             if not self._is_unchanged(directory, entry):
                 return False
-            self._disk.rename_in(directory, entry.name, _aside_name(entry.name))
+            try:
+                self._disk.rename_in(directory, entry.name, _aside_name(entry.name))
+            except FileNotFoundError:
+                return False  # its owner has renamed it meanwhile
             return True
 
     def thin_out_kept_aside(self) -> None:
@@ -156,7 +159,8 @@ class Drop:
             kept = [each for each in _list_names(directory) if each.startswith(ASIDE_PREFIX)]
             kept.sort(key=lambda name: _changed_at(directory, name))
             for name in kept[:-MAX_KEPT_ASIDE]:
-                self._remove_any(directory, name)
+                with suppress(OSError):  # an owner may rename what is his; the next time there is another
+                    self._remove_any(directory, name)
 
     def _remove_any(self, directory: int, name: str) -> None:
         try:
@@ -194,11 +198,14 @@ class Drop:
     def _examine(self, directory: int, device: int, name: str, *, may_be_folder: bool) -> list[Entry]:
         """The entry, and for a folder those of its files."""
         try:
-            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            return self._examine_opened(directory, device, name, may_be_folder=may_be_folder)
         except OSError as error:
-            return [
-                _refused(name, NOTHING, Code.DROP_ENTRY_UNREADABLE, error.strerror or "it can't be opened")
-            ]
+            # Also of what is open: a technician's own FUSE mount tells nobody else anything.
+            detail = error.strerror or "it can't be opened"
+            return [_refused(name, NOTHING, Code.DROP_ENTRY_UNREADABLE, detail)]
+
+    def _examine_opened(self, directory: int, device: int, name: str, *, may_be_folder: bool) -> list[Entry]:
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         try:
             found = os.fstat(fd)
             if stat.S_ISDIR(found.st_mode) and may_be_folder and found.st_dev == device:

@@ -11,7 +11,6 @@ import logging
 import os
 import re
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from . import inspection
@@ -23,7 +22,7 @@ from .model import short
 from .pem import Material, pair_up, recognise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from .drop import Drop, Entry, Look
     from .model import Claim
@@ -239,9 +238,12 @@ class _Looking:
         return name not in self._taken and not self._is_unfinished(name)
 
     def _remove(self, name: str) -> bool:
+        return self._put_away(name, self._reception.drop.remove)
+
+    def _put_away(self, name: str, act: Callable[[Entry], bool]) -> bool:
         """Also where nothing can be removed (a read-only or foreign file system) a claim finds its way."""
         try:
-            gone = self._reception.drop.remove(self._all[name])
+            gone = act(self._all[name])
         except OSError as error:
             self._destroyed.pop(name, None)
             self._problems[name] = disk_problem(error, os.path.join(self._reception.drop.path, name))
@@ -285,7 +287,7 @@ class _Looking:
     def _end(self, entry: Entry, parts: list[Entry]) -> None:
         secret = any(self._holds_secret(part) for part in parts)
         if self._rules.keep_aside and not secret:
-            if not self._reception.drop.keep_aside(entry):
+            if not self._put_away(entry.name, self._reception.drop.keep_aside):
                 return
             self._aside.add(entry.name)
         elif not self._remove(entry.name):
@@ -318,8 +320,8 @@ class _Looking:
 
     def _age_by_wall(self, entry: Entry) -> float:
         """In seconds. A time that lies ahead is long ago."""
-        changed = datetime.fromtimestamp(entry.stamp.ctime_ns / 1e9, timezone.utc)
-        age = (self._now.wall - changed).total_seconds()
+        # In numbers: a foreign file system may tell of a year that no date can name.
+        age = self._now.wall.timestamp() - entry.stamp.ctime_ns / 1e9
         # Two clocks of one machine differ by microseconds; what is more is a clock that was set back.
         return max(age, 0.0) if age > -1 else SETTLED_SECONDS
 
@@ -333,8 +335,7 @@ class _Looking:
     def _complain_of_unswept(self) -> None:
         if self._unswept is None:
             return
-        since = self._now.wall - datetime.fromtimestamp(self._unswept / 1e9, timezone.utc)
-        if since.total_seconds() > SWEPT_SECONDS:
+        if self._now.wall.timestamp() - self._unswept / 1e9 > SWEPT_SECONDS:
             self._problems["(folder)"] = problem(Code.FOLDER_NOT_SWEPT)
         else:
             self._due.append(SWEPT_SECONDS)
