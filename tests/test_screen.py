@@ -9,6 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from claimd import attempt as table
+from claimd.attempt import Event
 from claimd.errors import Code, general
 from claimd.report import problem_lines
 from claimd.screen import changes, explained, explained_list, painted, status_lines, told
@@ -17,7 +19,7 @@ from claimd.words import COLUMNS, labelled, wrapped
 from material import NOW
 from schemas import closed, schema
 from snapshots import assert_snapshot
-from states import STATES
+from states import CERTIFICATE, IDENTITY, STATES, attempt, document, failed, outcome
 
 NAMES = sorted(STATES)
 
@@ -92,6 +94,62 @@ class TestStatus:
         assert "code:         dns-failed (claimd explain dns-failed)" in status_lines(
             {**STATES["fresh"], "problem": found}, NOW
         )
+
+    def test_the_note_that_asks_for_something_says_what(self) -> None:
+        """Elsewhere, and at a time of one's choice: the other notes ask for nothing."""
+        asks = failed(Code.OLD_CERTIFICATE_ACTIVE, certificate_id="11" * 32, thing_name="pump-4711")
+        serving = {**STATES["provisioned-long-ago"], "notes": [asks.to_json()]}
+        lines = status_lines(serving, NOW)
+        assert [line for line in lines if line.startswith("what to do:")]
+        assert all(any(command in line for line in lines) for command in asks.commands)
+        near = failed(Code.IDENTITY_EXPIRES, not_after="2026-03-08 12:00:00 UTC")
+        lines = status_lines({**serving, "notes": [near.to_json()]}, NOW)
+        assert any(line.startswith("note:") and "expires" in line for line in lines)
+        assert not [line for line in lines if line.startswith("what to do:")]
+
+    def test_an_identity_that_has_not_connected_yet(self) -> None:
+        waiting = document(attempt(4, certificate_id=CERTIFICATE), identity=IDENTITY)
+        text = " ".join(" ".join(status_lines(waiting, NOW)).split())
+        assert "the identity is in place, but has not connected yet" in text
+        assert "a new one is on its way" not in text
+
+    def test_a_template_that_makes_no_thing(self) -> None:
+        nameless = document(identity={**IDENTITY, "thing_name": None})
+        assert "thing:        none: the template makes none" in status_lines(nameless, NOW)
+
+    def test_a_directory_that_this_user_can_t_list(self) -> None:
+        lines = status_lines({**STATES["fresh"], "dropped": None}, NOW)
+        assert "drop:         /var/spool/claimd/drop can't be listed by you" in lines
+
+    def test_an_attempt_that_failed_shows_no_stages(self) -> None:
+        over = document(table.advance(attempt(0), Event.CLAIM_LOST, NOW), history=(outcome("failed"),))
+        lines = status_lines(over, NOW)
+        assert not [line for line in lines if line.startswith(("attempt:", "claim:")) or "[x]" in line]
+        took = status_lines(STATES["provisioned"], NOW)
+        assert [line for line in took if line.startswith("attempt:      took ")]
+
+    @pytest.mark.parametrize("end", [None, 7, "soon"])
+    def test_a_time_that_is_none(self, end: object) -> None:
+        """identity.json was written by an older or a newer claimd."""
+        odd = document(identity={**IDENTITY, "certificate_not_after": "2049-12-31T23:59:59+00:00"})
+        odd = {**odd, "identity": {**odd["identity"], "certificate_not_after": end}}
+        assert "valid until:  unknown" in status_lines(odd, NOW)
+
+
+class TestColour:
+    @pytest.mark.parametrize(
+        ("line", "coloured"),
+        [
+            ("ok       dns: found", "\x1b[32mok\x1b[0m       dns: found"),
+            ("warning  dns: slow", "\x1b[33mwarning\x1b[0m  dns: slow"),
+            ("failed   dns: none", "\x1b[31mfailed\x1b[0m   dns: none"),
+            ("skipped  dns: as asked", "\x1b[1mskipped\x1b[0m  dns: as asked"),
+            ("failed to say", "failed to say"),
+            ("fine     dns: found", "fine     dns: found"),
+        ],
+    )
+    def test_the_verdicts_of_doctor(self, line: str, coloured: str) -> None:
+        assert painted(line) == coloured
 
 
 class TestLive:
