@@ -12,6 +12,7 @@ from claimd import attempt as table
 from claimd.attempt import (
     CLAIM_DELAYS_SECONDS,
     ENDED,
+    HASTY_FAILURES,
     HISTORY_LENGTH,
     HOLDS_KEYS,
     JITTER,
@@ -273,6 +274,18 @@ def test_delays_follow_the_table_and_the_last_one_repeats(state: State) -> None:
     delays = VERIFY_DELAYS_SECONDS if state is State.REGISTERED else CLAIM_DELAYS_SECONDS
     shown = [delay_seconds(replace(attempt_in(state), failures=n), 0.5) for n in range(1, len(delays) + 4)]
     assert shown == [*delays, delays[-1], delays[-1], delays[-1]]
+
+
+@pytest.mark.parametrize("state", sorted(HOLDS_KEYS))
+def test_without_a_claim_an_hour_is_hasty_and_then_it_is_slow(state: State) -> None:
+    """A certificate that may be active has no claim that would end: a device knocks for years."""
+    alone = replace(attempt_in(state), claim=None)
+    hasty, slow = (delay_seconds(replace(alone, failures=HASTY_FAILURES + n), 0.5) for n in (0, 1))
+    assert slow == VERIFY_DELAYS_SECONDS[-1]
+    if state is not State.REGISTERED:
+        assert hasty == CLAIM_DELAYS_SECONDS[-1]
+        claimed = replace(attempt_in(state), failures=HASTY_FAILURES + 1)
+        assert delay_seconds(claimed, 0.5) == CLAIM_DELAYS_SECONDS[-1], "a claim ends the haste by itself"
 
 
 def test_no_failure_waits_as_long_as_the_first() -> None:
