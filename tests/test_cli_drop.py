@@ -93,6 +93,7 @@ class TestPut:
         ended = run(device, "put", text=answer_of_aws(fresh(ahead=3600)))
         assert ended.returncode == 0
         assert "sudo date -u -s" in ended.stderr and len(device.dropped()) == 1
+        assert "dropped, not valid yet; follow it" in ended.stdout
 
     def test_a_file_that_is_not_there(self, device: Device) -> None:
         ended = run(device, "put", "/no/such/file")
@@ -251,7 +252,8 @@ class TestInspect:
     def test_a_clock_that_is_behind(self, device: Device) -> None:
         ended = run(device, "inspect", "-", text=answer_of_aws(fresh(ahead=3600)))
         assert ended.returncode == 0
-        assert "this device's clock is behind" in " ".join(ended.stdout.split())
+        said = " ".join(ended.stdout.split())
+        assert "this device's clock is behind" in said and " UTC, not valid yet clock: " in said
 
     def test_as_json(self, device: Device) -> None:
         pair = fresh()

@@ -130,9 +130,9 @@ class TestFields:
 
     def test_what_is_known_besides_has_its_place(self) -> None:
         expired = problem(Code.CLAIM_EXPIRED, claim="c", not_after="then", now="now")
-        assert expired.commands == ("aws iot create-provisioning-claim --template-name TEMPLATE",)
+        assert expired.commands == ("aws iot create-provisioning-claim --template-name TEMPLATE", "date -u")
         told = expired.about(template="Fleet-7")
-        assert told.commands == ("aws iot create-provisioning-claim --template-name Fleet-7",)
+        assert told.commands == ("aws iot create-provisioning-claim --template-name Fleet-7", "date -u")
         assert expired.about(template=None) == expired
 
     def test_what_is_known_besides_takes_nobody_else_s_place(self) -> None:

@@ -67,6 +67,7 @@ def test_a_clock_of_1970(layout: Layout) -> None:
     found = trouble(layout, None, datetime(1970, 1, 1, 0, 5, tzinfo=timezone.utc), Way().diagnose)
     assert found is not None and found.code is Code.CLOCK_WRONG
     assert "1970-01-01 00:05:00 UTC" in found.happened
+    assert found.commands[-1] == "sudo date -u -s 'YYYY-MM-DD HH:MM:SS'"
 
 
 @pytest.mark.parametrize(

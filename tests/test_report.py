@@ -11,7 +11,7 @@ import pytest
 from claimd import attempt as table
 from claimd.attempt import Attempt, ClaimRecord, Event, Record
 from claimd.errors import Code, Problem, problem
-from claimd.report import merged, problem_lines, remaining, status_document
+from claimd.report import merged, problem_lines, remaining, remaining_of, status_document
 from material import NOW, claim
 from states import IDENTITY
 
@@ -132,7 +132,17 @@ class TestMerged:
     [(300, "5:00 left"), (61, "1:01 left"), (0.5, "expired"), (0, "expired"), (-9, "expired")],
 )
 def test_how_long_a_claim_lives(seconds: float, said: str) -> None:
-    assert remaining(NOW + timedelta(seconds=seconds), NOW) == said
+    assert remaining(NOW + timedelta(seconds=seconds), NOW, None) == said
+    assert remaining(NOW + timedelta(seconds=seconds), NOW, NOW) == said
+
+
+def test_by_a_clock_that_is_behind_nobody_knows_how_long_a_claim_lives() -> None:
+    end, hour = NOW + timedelta(minutes=5), timedelta(hours=1)
+    assert remaining(end, NOW - hour, NOW) == "not valid yet"
+    claim = {"not_before": NOW.isoformat(), "not_after": end.isoformat()}
+    assert remaining_of(claim, NOW - hour) == "not valid yet"
+    assert remaining_of(claim, NOW) == "5:00 left"
+    assert remaining_of({"not_after": end.isoformat()}, NOW - hour) == "65:00 left", "an older worker's"
 
 
 def test_a_failure_on_a_terminal() -> None:

@@ -144,7 +144,8 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.CLAIM_UNUSABLE,
         "the claim {claim} expired at {not_after}; this device's clock says {now}",
         "a claim lives five minutes from the moment it was made (or this device's clock is ahead)",
-        _NEW_CLAIM,
+        _NEW_CLAIM + "; if this one was made just now, the clock is ahead: compare `date -u` with the right"
+        " time in UTC, and set it first",
     ),
     Code.CLAIM_NOT_YET_VALID: Explanation(
         Kind.WAITING,
@@ -460,7 +461,8 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.RETRY,
         "this device's clock says {now}, which is years behind",
         "it has no battery, or has not been set since the device was switched on",
-        "set the clock: `sudo timedatectl set-ntp true`, or by hand: `sudo date -u -s {example}`",
+        "set the clock: `sudo timedatectl set-ntp true`, or by hand, with the time now in"
+        " UTC: `sudo date -u -s 'YYYY-MM-DD HH:MM:SS'`",
     ),
     Code.OLD_IDENTITY_SERVES: Explanation(
         Kind.WAITING,

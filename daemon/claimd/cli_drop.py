@@ -107,8 +107,10 @@ def _say_dropped(found: Inspection) -> None:
     from .report import remaining
 
     for claim in found.usable:
+        certificate = claim.certificate
+        left = remaining(certificate.not_after, now(), certificate.not_before)
         print(f"claim {claim.fingerprint}")
-        print(f"dropped, {remaining(claim.certificate.not_after, now())}; follow it with: claimd status")
+        print(f"dropped, {left}; follow it with: claimd status")
 
 
 def _inspect(options: argparse.Namespace, layout: Layout) -> int:

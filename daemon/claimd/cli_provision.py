@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import sys
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .errors import Exit
@@ -98,14 +97,14 @@ class _Progress:
 
 
 def _claim_left(layout: Layout) -> str:
-    from .report import remaining
+    from .report import remaining_of
 
     document = read_document(layout.status_file)
     attempt = document.get("attempt") if document else None
     claim = attempt.get("claim") if isinstance(attempt, dict) else None
     if not isinstance(claim, dict):
         return ""
-    return remaining(datetime.fromisoformat(claim["not_after"]), now())
+    return remaining_of(claim, now())
 
 
 def _quiet(stage: str, sentence: str) -> None:

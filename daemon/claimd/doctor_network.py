@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 
 from . import endpoint, preflight
-from .errors import ClaimdError
+from .errors import ClaimdError, Code, problem
 from .inquiry import Check, Found, failed, of_problem, ok, skipped, warning
 from .inspection import EARLIEST
 from .model import spoken
@@ -31,10 +31,7 @@ _NTP = "sudo timedatectl set-ntp true"
 def _clock(patient: Patient) -> Found:
     now = patient.now()
     if now < EARLIEST:
-        date = "sudo date -u -s '2026-12-31 23:59:59'"
-        return failed(
-            f"it says {spoken(now)}, which is before this program was made", f"set it: {date}", date
-        )
+        return of_problem(problem(Code.CLOCK_WRONG, now=spoken(now)))
     return ok(f"{spoken(now)}, after this program was made")
 
 

@@ -182,7 +182,7 @@ def _file(name: str, material: Material) -> list[str]:
 
 def _claim(claim: Claim, names: tuple[str, ...], now: datetime) -> list[str]:
     certificate = claim.certificate
-    life = remaining(certificate.not_after, now)
+    life = remaining(certificate.not_after, now, certificate.not_before)
     if now < certificate.not_before:
         clock = "this device's clock is behind: the claim was made later than now"
     elif now >= certificate.not_after:

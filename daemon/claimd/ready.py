@@ -31,7 +31,7 @@ def trouble(
 ) -> Problem | None:
     """What a claim would fail of, or None. Takes some seconds where the network is silent."""
     if now < EARLIEST:
-        return problem(Code.CLOCK_WRONG, now=spoken(now), example="2026-12-31 23:59:59")
+        return problem(Code.CLOCK_WRONG, now=spoken(now))
     try:
         loaded = config.load(layout, config_file)
         facts.resolve_parameters(loaded.config, layout)

@@ -131,7 +131,11 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "started_at": time_to_json(attempt.started_at),
         "claim": None
         if claim is None
-        else {"fingerprint": claim.fingerprint, "not_after": time_to_json(claim.not_after)},
+        else {
+            "fingerprint": claim.fingerprint,
+            "not_before": time_to_json(claim.not_before),
+            "not_after": time_to_json(claim.not_after),
+        },
         "certificate_id": attempt.certificate_id,
         "thing_name": attempt.thing_name,
         "failures": attempt.failures,
@@ -212,12 +216,24 @@ def _service_problem(watcher: Mapping[str, Any]) -> Any:
     return None
 
 
-def remaining(not_after: datetime, now: datetime) -> str:
-    """How long a claim still lives, as a technician reads it."""
+def remaining(not_after: datetime, now: datetime, not_before: datetime | None) -> str:
+    """How long a claim still lives, as a technician reads it: no number by a clock that is behind.
+
+    `not_before`: None when it is unknown.
+    """
+    if not_before is not None and now < not_before:
+        return "not valid yet"
     seconds = int((not_after - now).total_seconds())
     if seconds <= 0:
         return "expired"
     return f"{seconds // 60}:{seconds % 60:02d} left"
+
+
+def remaining_of(claim: Mapping[str, Any], now: datetime) -> str:
+    """`claim`: the attempt's, of a status; an older worker's does not say from when on it is valid."""
+    begin = claim.get("not_before")
+    not_before = None if begin is None else datetime.fromisoformat(begin)
+    return remaining(datetime.fromisoformat(claim["not_after"]), now, not_before)
 
 
 def problem_lines(found: Problem) -> list[str]:

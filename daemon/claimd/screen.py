@@ -17,7 +17,7 @@ from .attempt import State
 from .catalogue import certificate_arn
 from .errors import Code, Exit, Kind, general
 from .model import DeviceState, short, spoken
-from .report import is_unproven, remaining
+from .report import is_unproven, remaining_of
 from .words import COLUMNS, labelled
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _attempt_lines(attempt: Mapping[str, Any], now: datetime, columns: int) -> l
     if State(attempt["state"]) is State.REGISTERED:
         pass  # it needs no claim any more
     elif claim is not None and open_still:
-        left = remaining(datetime.fromisoformat(claim["not_after"]), now)
+        left = remaining_of(claim, now)
         lines += _line("claim", f"{short(claim['fingerprint'])}, {left}", columns)
     elif open_still:
         lines += _line("claim", "none left: copy a new one, the key that AWS issued is kept", columns)
@@ -295,7 +295,7 @@ def _stage_words(stage: Mapping[str, Any], attempt: Mapping[str, Any], now: date
     claim = attempt["claim"]
     if claim is None or state in (State.REGISTERED, State.ACTIVE):
         return words
-    left = remaining(datetime.fromisoformat(claim["not_after"]), now)
+    left = remaining_of(claim, now)
     return f"{words} (claim {short(claim['fingerprint'])}, {left})"
 
 

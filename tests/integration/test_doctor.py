@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import pytest
 
 import peers
 from claimd import doctor
-from claimd.inquiry import Finding, Found
+from claimd.inquiry import Finding, Found, examine
+from claimd.patient import Patient
 from claimd_sandbox.server import Sandbox, Settings
 from claimd_sandbox.settings import KeyKind
 from device import DEADLINE_SECONDS
@@ -174,6 +175,16 @@ class TestTroubles:
         found = verdicts(stage, "identity", "identity-key")
         assert found["identity"].verdict is Finding.FAILED
         assert found["identity-key"].evidence == "because of identity"
+
+    def test_a_clock_that_was_never_set(self, stage: Stage) -> None:
+        class Early(Patient):
+            @staticmethod
+            def now() -> datetime:
+                return datetime(1970, 1, 1, 0, 5, tzinfo=timezone.utc)
+
+        (answer,) = examine(doctor.CHECKS, Early(stage.device.layout, None), only={"clock"})
+        assert answer.found.verdict is Finding.FAILED and "1970-01-01 00:05:00 UTC" in answer.found.evidence
+        assert answer.found.commands[-1] == "sudo date -u -s 'YYYY-MM-DD HH:MM:SS'", "a date would be pasted"
 
     def test_an_identity_that_only_root_may_see_is_not_called_damaged(self, stage: Stage) -> None:
         stage.claim()

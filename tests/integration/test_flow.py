@@ -288,7 +288,7 @@ class TestBadInput:
         assert status["state"] == "refused"
         assert status["history"][-1]["code"] == "claim-expired"
         command = f"aws iot create-provisioning-claim --template-name {TEMPLATE}"
-        assert status["problem"]["commands"] == [command], "as it can be pasted"
+        assert status["problem"]["commands"] == [command, "date -u"], "as it can be pasted"
         latest = (device.root / "var/spool/claimd/result/latest.txt").read_text()
         assert command in latest.replace("\n" + " " * 15, " ")
 
@@ -301,6 +301,7 @@ class TestBadInput:
         status = device.status()
         assert status["state"] == "waiting"
         assert "set the clock: sudo date -u -s '" in status["problem"]["remedy"]
+        assert ", not valid yet\n" in device.run("status").stdout, "and no number by a clock that is behind"
         assert len(status["claims"]) == 1, "it is kept"
 
     def test_a_permanent_certificate(self, device: Device, sandbox: Sandbox) -> None:
