@@ -66,6 +66,18 @@ class TestLayers:
         assert loaded.config.ports == (443,)
         assert loaded.sources["port"] == last
 
+    def test_what_another_file_overrides_is_named(self, layout: Layout) -> None:
+        main = write(layout, "port = 8883\n" + BASE + '[template.parameters]\na = "1"\nb = "1"\n')
+        one = drop_in(layout, "10-a.toml", '[template]\nname = "Other"\n[template.parameters]\na = "2"')
+        two = drop_in(layout, "20-b.toml", 'port = 443\n[template.parameters]\na = "3"')
+        assert config.load(layout).overridden == (
+            f"{main}:4: template.name has no effect: {one} sets it again",
+            f"{main}:6: template.parameters.a has no effect: {two} sets it again",
+            f"{main}:1: port has no effect: {two} sets it again",
+            f"{one}:4: template.parameters.a has no effect: {two} sets it again",
+        )
+        assert config.load(layout, main).overridden == ()
+
     def test_drop_ins_alone(self, layout: Layout) -> None:
         drop_in(layout, "x.toml", BASE)
         assert config.load(layout).config.template.name == "Fleet"

@@ -109,6 +109,14 @@ def test_an_untrusted_server_never_suggests_to_trust_it() -> None:
         assert "insecure" not in words(code) and "verify" not in words(code)
 
 
+def test_no_remedy_names_a_file_that_another_may_override() -> None:
+    """`claimd setup` writes a drop-in, which wins over claimd.toml."""
+    for code in Code:
+        assert "claimd.toml" not in general(code).remedy, code
+        if "in /etc/claimd" in general(code).remedy:
+            assert "claimd config show" in general(code).commands, code
+
+
 def test_a_claim_of_another_account_shows_both_sides() -> None:
     found = problem(
         Code.CLAIM_NOT_ACCEPTED,
@@ -120,6 +128,7 @@ def test_a_claim_of_another_account_shows_both_sides() -> None:
     assert found.commands == (
         "aws sts get-caller-identity",
         "aws iot describe-endpoint --endpoint-type iot:Data-ATS",
+        "claimd config show",
     )
 
 

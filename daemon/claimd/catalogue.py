@@ -31,6 +31,8 @@ class Explanation:
 _BY_ITSELF = "claimd tries again by itself while the claim lives"
 _AGAIN = "nothing to do: " + _BY_ITSELF
 _ENDPOINT = "`aws iot describe-endpoint --endpoint-type iot:Data-ATS`"
+# Not claimd.toml: what `claimd setup` or a site's drop-in sets overrides it.
+_WHERE_IT_IS_SET = "in /etc/claimd (`claimd config show` says where it is set)"
 _TMPFILES = "run `sudo systemd-tmpfiles --create claimd.conf`"
 _NEW_CLAIM = (
     "make a new claim with `aws iot create-provisioning-claim --template-name {template}` and copy it here"
@@ -187,8 +189,9 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.NOTHING_TO_DO,
         "the claim {claim} was destroyed unused: this device already has its identity ({identity})",
         'reprovision is "never" in the configuration',
-        'nothing to do; to give the device a new identity set reprovision = "replace" in'
-        " /etc/claimd/claimd.toml and copy a new claim",
+        'nothing to do; to give the device a new identity set reprovision = "replace" '
+        + _WHERE_IT_IS_SET
+        + " and copy a new claim",
     ),
     Code.CLAIM_DAMAGED: Explanation(
         Kind.UNUSABLE,
@@ -223,7 +226,7 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.CONFIGURATION,
         "the template parameter {parameter} can't be filled in: {detail}",
         "this device does not have the fact that the configuration names",
-        "change template.parameters in /etc/claimd/claimd.toml; the claim is kept meanwhile",
+        "change template.parameters " + _WHERE_IT_IS_SET + "; the claim is kept meanwhile",
     ),
     Code.CA_UNUSABLE: Explanation(
         Kind.BLOCKED,
@@ -244,7 +247,9 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.RETRY,
         "{endpoint} refused the connection on port {port}",
         "a firewall answers in its place, or endpoint or port is wrong",
-        "ask for TCP {port} to {endpoint} to be opened, or correct port in /etc/claimd/claimd.toml; "
+        "ask for TCP {port} to {endpoint} to be opened, or correct port "
+        + _WHERE_IT_IS_SET
+        + "; "
         + _BY_ITSELF,
     ),
     Code.ENDPOINT_UNREACHABLE: Explanation(
@@ -313,7 +318,9 @@ _CATALOGUE: dict[Code, Explanation] = {
         "the claim was made in another AWS account or region than this endpoint's",
         "where the claim was made, compare account and endpoint: `aws sts get-caller-identity` and "
         + _ENDPOINT
-        + "; correct endpoint in /etc/claimd/claimd.toml, or make the claim in the right account and region",
+        + "; correct endpoint "
+        + _WHERE_IT_IS_SET
+        + ", or make the claim in the right account and region",
     ),
     Code.CONNECT_REFUSED: Explanation(
         Kind.RETRY,
@@ -446,14 +453,20 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.OK,
         "the identity's certificate expires at {not_after}",
         "whoever issues the account's certificates gives them an end; AWS itself lets them live until 2049",
-        'set reprovision = "replace" in /etc/claimd, then ' + _NEW_CLAIM + "; the old one serves until then",
+        'set reprovision = "replace" '
+        + _WHERE_IT_IS_SET
+        + ", then "
+        + _NEW_CLAIM
+        + "; the old one serves until then",
     ),
     Code.IDENTITY_EXPIRED: Explanation(
         Kind.WAITING,
         Exit.OK,
         "the identity's certificate has expired at {not_after}: AWS refuses it",
         "no new claim came in time, or the clock of this device is ahead",
-        'look at the clock: `date -u`; if it is right, set reprovision = "replace" in /etc/claimd, then '
+        'look at the clock: `date -u`; if it is right, set reprovision = "replace" '
+        + _WHERE_IT_IS_SET
+        + ", then "
         + _NEW_CLAIM,
     ),
     Code.CLOCK_WRONG: Explanation(

@@ -33,6 +33,8 @@ def _config_check(options: argparse.Namespace, layout: Layout) -> int:
     for name, value in redaction.parameters(resolved).items():
         print(f"template parameter {name} = {value!r} on this device")
     config.root_certificates(loaded.config, layout)
+    for sentence in loaded.overridden:
+        print(f"note: {sentence}")
     for warning in settings.warnings(loaded.config):
         print(f"warning: {warning}")
     print("the configuration is right")

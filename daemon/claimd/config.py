@@ -48,12 +48,14 @@ class Loaded:
     """A valid configuration and where it comes from.
 
     `sources`: dotted key -> file; keys at their default are absent. `sha256`: of the effective values,
-    so that comments, order and the file that sets a key make no difference.
+    so that comments, order and the file that sets a key make no difference. `overridden`: a sentence for
+    each value that has no effect, since a later file sets its key again.
     """
 
     config: Config
     sources: Mapping[str, str]
     sha256: str
+    overridden: tuple[str, ...] = ()
 
 
 def load(layout: Layout, file: str | None = None) -> Loaded:
@@ -70,7 +72,7 @@ def load(layout: Layout, file: str | None = None) -> Loaded:
     except ValidationError as error:
         raise _refusal(error, merged, main) from None
     sources = {tomlfiles.dotted(key): origin.path for key, origin in merged.origins.items()}
-    return Loaded(config, MappingProxyType(sources), _hash(config))
+    return Loaded(config, MappingProxyType(sources), _hash(config), tuple(_overridden(merged)))
 
 
 def root_certificates(config: Config, layout: Layout) -> bytes:
@@ -135,6 +137,14 @@ def _without_blanks(values: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(template, dict):
         kept["template"] = {name: value for name, value in template.items() if (name, value) != ("name", "")}
     return kept
+
+
+def _overridden(merged: Merged) -> Iterator[str]:
+    for key, file in merged.overridden:
+        line, wins = tomlfiles.line_of(file, key), merged.origin(key)
+        place = file.path + (f":{line}" if line else "")
+        by = f": {wins.path} sets it again" if wins else ""
+        yield f"{place}: {_shown(tomlfiles.dotted(key))} has no effect{by}"
 
 
 def _hash(config: Config) -> str:

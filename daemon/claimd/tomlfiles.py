@@ -49,11 +49,15 @@ class TomlFile:
 
 @dataclass(frozen=True)
 class Merged:
-    """The values of all layers, and for each the file that it comes from."""
+    """The values of all layers, and for each the file that it comes from.
+
+    `overridden`: what a file sets and a later one sets again.
+    """
 
     files: tuple[TomlFile, ...]
     values: Mapping[str, Any]
     origins: Mapping[KeyPath, TomlFile]
+    overridden: tuple[tuple[KeyPath, TomlFile], ...] = ()
 
     def origin(self, path: KeyPath) -> TomlFile | None:
         """The file that sets this key, or else something in it."""
@@ -94,10 +98,13 @@ def _syntax_error(path: str, text: str, message: str) -> str:
 def merge(files: Iterable[TomlFile]) -> Merged:
     values: dict[str, Any] = {}
     origins: dict[KeyPath, TomlFile] = {}
+    overridden: list[tuple[KeyPath, TomlFile]] = []
     layers = tuple(files)
     for file in layers:
+        before = dict(origins)
         _merge_table(values, origins, file, file.values, ())
-    return Merged(layers, values, origins)
+        overridden += [(key, old) for key, old in before.items() if origins.get(key) is not old]
+    return Merged(layers, values, origins, tuple(overridden))
 
 
 def _merge_table(

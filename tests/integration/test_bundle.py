@@ -115,7 +115,19 @@ class TestConfigShow:
         assert line in shown.splitlines()
         assert f'reprovision = "replace"    # {folder}/20-site.toml' in shown.splitlines()
         assert 'claim.client_id = "claimd-{fingerprint}"    # default' in shown.splitlines()
-        assert "hunter2" not in shown + stage.device.run("config", "check").stdout
+        checked = stage.device.run("config", "check").stdout
+        assert "hunter2" not in shown + checked and "note: " not in checked
+
+    def test_a_value_without_effect_is_named(self, stage: Stage) -> None:
+        stage.configure()
+        folder = Path(stage.device.layout.config_directory, "conf.d")
+        folder.mkdir()
+        (folder / "50-setup.toml").write_text('[template]\nname = "Another"\n')
+        run = stage.device.run("config", "check")
+        assert run.returncode == 0
+        (note,) = [line for line in run.stdout.splitlines() if line.startswith("note: ")]
+        assert note.startswith(f"note: {stage.device.layout.config_file}:")
+        assert note.endswith(f": template.name has no effect: {folder}/50-setup.toml sets it again")
 
 
 def test_put_and_wait(stage: Stage) -> None:
