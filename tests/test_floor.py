@@ -43,6 +43,7 @@ FLOOR = (
     "screen",
     "settings",
     "shapes",
+    "traces",
     "verdict",
     "waiting",
     "words",

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import errno
+import io
+import json
 import os
 import stat
+import zipfile
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 import material
 from claimd.attempt import Outcome, Record
@@ -248,6 +257,22 @@ class TestCopiesThatComeBack:
         assert world.names() == []
 
 
+def der(key: str, form: PrivateFormat) -> bytes:
+    loaded = load_pem_private_key(key.encode(), None)
+    return loaded.private_bytes(Encoding.DER, form, NoEncryption())
+
+
+def headless(key: str) -> str:
+    return "".join(line for line in key.splitlines(keepends=True) if not line.startswith("-----"))
+
+
+def zipped(key: str) -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("claim.key", key)
+    return archive.getvalue()
+
+
 class TestWhatIsNoClaim:
     @pytest.fixture
     def key(self, world: World) -> str:
@@ -265,10 +290,31 @@ class TestWhatIsNoClaim:
             lambda key: key[: len(key) // 2],
             lambda key: key.encode("utf-16"),
             lambda key: b"b0VIM 9.0" + key.encode(),
-            lambda key: b"\x30\x82\x04\x00" + b"binary",
             lambda key: "PRIVATE KEY",
+            lambda key: der(key, PrivateFormat.TraditionalOpenSSL),
+            lambda key: der(key, PrivateFormat.PKCS8),
+            lambda key: der(material.key_pem(material.rsa_key()), PrivateFormat.TraditionalOpenSSL),
+            lambda key: der(material.key_pem(material.rsa_key()), PrivateFormat.PKCS8),
+            headless,
+            lambda key: headless(key).encode("utf-16"),
+            lambda key: json.dumps(headless(key)),
+            lambda key: zipped(key),
         ],
-        ids=["key", "half-a-key", "utf-16", "swap-file", "binary", "words"],
+        ids=[
+            "key",
+            "half-a-key",
+            "utf-16",
+            "swap-file",
+            "words",
+            "sec1-der",
+            "pkcs8-der",
+            "rsa-der",
+            "rsa-pkcs8-der",
+            "headless",
+            "headless-utf-16",
+            "headless-in-json",
+            "zip",
+        ],
     )
     def test_keys_never_linger(
         self, world: World, key: str, make: Callable[[str], str | bytes], aside: bool

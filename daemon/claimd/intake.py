@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from . import inspection
+from . import inspection, traces
 from .durable import disk_problem
 from .errors import Code, Problem, problem
 from .ledger import Ledger, Moment, place
@@ -306,7 +306,7 @@ class _Looking:
         material = self._materials.get(entry.name)
         if material is not None and material.keys:
             return True
-        return not entry.data or _LIKE_A_KEY.search(entry.data.replace(b"\0", b"")) is not None
+        return not entry.data or traces.of_key(entry.data)
 
     @property
     def _rules(self) -> Rules:
@@ -375,7 +375,3 @@ class _Looking:
     def _is_unfinished(self, name: str) -> bool:
         material = self._materials.get(name)
         return material is None or not (material.keys or material.certificates)
-
-
-# Also the beginning of one: a file that was cut, an editor's swap file, a key in binary form (.p12, .der).
-_LIKE_A_KEY = re.compile(rb"PRIVATE\s*KEY|b0VIM|\A\x30\x82", re.IGNORECASE)
