@@ -159,7 +159,7 @@ CLEAN = {
     "a path": b"/usr/lib/python3/dist-packages/claimd/provision.py\n/opt/vendor/etc/init.d/start\n",
     "numbers": "\n".join(f"{n},{n * n},{n / 7:.3f}" for n in range(2000)).encode(),
     "capitals": b"SENSOR GROUP A\nCALIBRATED AT 20 DEGREES\n" * 100,
-    "ids": b"id=3d1219c7c4c5404aaa1f6d2a48adfda4\nuuid=550e8400-e29b-41d4-a716-446655440000\nmac=00:1a:2b:3c\n",
+    "ids": b"3d1219c7c4c5404aaa1f6d2a48adfda4\nunit 550e8400-e29b-41d4-a716-446655440000\n00:1a:2b:3c:4d\n",
     "two digits each": " ".join(map(str, range(10, 100))).encode(),
     "a log": b"2026-11-25T22:05:44Z gateway kernel: [   12.345678] usb 1-1: new high-speed USB device\n" * 99,
     "another language": "Прибор № 12 в цехе: позвонить Борису.\n".encode() * 99,
