@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import platform
+import json
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import without_ipv6
 from claimd import preflight
 from claimd.errors import Code
 from material import Authority, key_pem, new_key
@@ -231,47 +231,20 @@ def test_an_address_that_does_not_answer() -> None:
     assert found.fields["detail"] == "no answer"
 
 
-# socket(2) of the kernel's own tables; the filter counts on little-endian arguments, which both have.
-SOCKET_CALL = {"x86_64": 41, "aarch64": 198}
-
-# As on a kernel without IPv6: the filter (seccomp(2), classic BPF) fails socket(AF_INET6) and no other call.
-WITHOUT_IPV6 = """
-import ctypes, errno, socket, struct, sys
-from claimd import preflight
-allow, refuse = 0x7FFF0000, 0x00050000 | errno.EAFNOSUPPORT
-steps = [
-    (0x20, 0, 0, 0), (0x15, 0, 3, int(sys.argv[1])),
-    (0x20, 0, 0, 16), (0x15, 0, 1, socket.AF_INET6),
-    (0x06, 0, 0, refuse), (0x06, 0, 0, allow),
-]
-code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
-libc = ctypes.CDLL(None, use_errno=True)
-program = struct.pack("@HP", len(steps), ctypes.addressof(code))
-assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()
-try:
-    socket.socket(socket.AF_INET6).close()
-except OSError as error:
-    assert error.errno == errno.EAFNOSUPPORT
-else:
-    raise AssertionError("the kernel still makes IPv6 sockets")
-found = preflight.diagnose("::1", 8883, sys.stdin.buffer.read(), None)
-print(found.code.value, found.fields["detail"])
-"""
-
-
-def test_a_kernel_without_ipv6() -> None:
+def test_a_kernel_without_ipv6(tmp_path: Path) -> None:
     """The resolver tells such addresses all the same. It is the network's trouble, and no failing disk."""
-    call = SOCKET_CALL.get(platform.machine())
-    if call is None:
-        pytest.skip("the number of socket(2) on this machine is not known here")
+    (tmp_path / "ca.pem").write_bytes(AUTHORITY.pem)
+    (tmp_path / "etc/claimd").mkdir(parents=True)
+    configuration = f'endpoint = "e.example"\nca_file = "{tmp_path}/ca.pem"\n[template]\nname = "T"\n'
+    (tmp_path / "etc/claimd/claimd.toml").write_text(configuration + '[proxy]\nhost = "::1"\n')
     asked = subprocess.run(
-        [sys.executable, "-c", WITHOUT_IPV6, str(call)],
-        input=AUTHORITY.pem,
+        without_ipv6.command("--root", str(tmp_path), "ready", "--json"),
         capture_output=True,
+        text=True,
         check=False,
         timeout=120,
     )
-    assert (asked.stdout, asked.stderr) == (
-        b"endpoint-unreachable Address family not supported by protocol\n",
-        b"",
-    )
+    assert asked.stderr == ""
+    said = json.loads(asked.stdout)
+    assert said["problem"]["code"] == "proxy-unreachable", said
+    assert "Address family not supported by protocol" in said["problem"]["message"]

@@ -61,13 +61,13 @@ def _dns(patient: Patient) -> Found:
 def _route(patient: Patient) -> Found:
     ways = []
     for family, address in patient.addresses:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            try:
+        # Without IPv6 in the kernel the socket is refused already.
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
                 probe.connect(address)  # a datagram socket: nothing is sent
-            except OSError as error:
-                ways.append((False, f"{address[0]}: {error.strerror}"))
-            else:
                 ways.append((True, f"{address[0]} from {probe.getsockname()[0]}"))
+        except OSError as error:
+            ways.append((False, f"{address[0]}: {error.strerror}"))
     text = "; ".join(text for _, text in ways)
     if any(there for there, _ in ways):
         return ok(text)
@@ -133,15 +133,19 @@ def _reachable(patient: Patient) -> Found:
 
 def _connect(family: Any, address: Any, port: int) -> str:
     """Empty when it works, else why not."""
-    with socket.socket(family, socket.SOCK_STREAM) as tcp:
-        tcp.settimeout(CONNECT_SECONDS)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as tcp:
+            tcp.settimeout(CONNECT_SECONDS)
             tcp.connect((address[0], port, *address[2:]))
-        except TimeoutError:
-            return f"no answer within {CONNECT_SECONDS:g} s"
-        except OSError as error:
-            return error.strerror or "no connection"
+    except TimeoutError:
+        return f"no answer within {CONNECT_SECONDS:g} s"
+    except OSError as error:
+        return error.strerror or "no connection"
     return ""
+
+
+# What costs no connection any time: the next address is tried at once.
+_AT_ONCE = [os.strerror(each) for each in (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EAFNOSUPPORT)]
 
 
 def _ipv6(patient: Patient) -> Found:
@@ -155,7 +159,7 @@ def _ipv6(patient: Patient) -> Found:
                 f"{address[0]} gives no answer: every connection by IPv6 loses seconds",
                 "have IPv6 repaired or switched off on this network; claimd goes on with IPv4",
             )
-        if why and why not in (os.strerror(errno.ECONNREFUSED), os.strerror(errno.ENETUNREACH)):
+        if why and why not in _AT_ONCE:
             return warning(f"{address[0]}: {why}", "claimd goes on with IPv4")
     return ok("no address swallows connections")
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import peers
+import without_ipv6
 from claimd import doctor
 from claimd.inquiry import Finding, Found, examine
 from claimd.patient import Patient
@@ -132,6 +133,22 @@ TROUBLES: list[tuple[str, str, Callable[[Stage], Any]]] = [
     ("host-machine-id", "warning", lambda s: None),
     ("host-state", "failed", _state_of_another),
 ]
+
+
+def test_a_kernel_without_ipv6(stage: Stage) -> None:
+    """The check does not break: that there is no such way is what it looks for."""
+    stage.configure(tables='[proxy]\nhost = "::1"')
+    root = str(stage.device.root)
+    asked = subprocess.run(
+        without_ipv6.command("--root", root, "doctor", "--json", "--only", "network-route"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_SECONDS,
+    )
+    (route,) = json.loads(asked.stdout)["checks"]
+    assert (route["verdict"], route["commands"]) == ("failed", ["ip route"])
+    assert route["evidence"] == "::1: Address family not supported by protocol"
 
 
 class TestTroubles:
