@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import json
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
@@ -40,6 +41,25 @@ def new_key() -> ec.EllipticCurvePrivateKey:
 def rsa_key() -> rsa.RSAPrivateKey:
     """The one RSA key of a test run."""
     return rsa.generate_private_key(65537, 2048)
+
+
+def odd_rsa_key(*, exponent: int = 65537, composite: bool = False) -> rsa.RSAPrivateKey:
+    """One whose numbers belong together and that nobody makes by accident.
+
+    `exponent`: at least this one; `composite`: its p is no prime.
+    """
+    honest = rsa_key().private_numbers()
+    p, q = honest.p, honest.q
+    while composite and (p % 3 or math.gcd(p - 1, exponent) != 1):
+        p += 2
+    phi = (p - 1) * (q - 1)
+    while math.gcd(phi, exponent) != 1:
+        exponent += 2
+    d = pow(exponent, -1, phi)
+    numbers = rsa.RSAPrivateNumbers(
+        p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), rsa.RSAPublicNumbers(exponent, p * q)
+    )
+    return numbers.private_key(unsafe_skip_rsa_key_validation=True)
 
 
 def key_pem(key: Key) -> str:

@@ -20,7 +20,7 @@ from claimd.connect import (
 from claimd.errors import ClaimdError, Code, Problem, problem
 from claimd.fleet import Credentials, Exchange, LinkError, Topics, Trouble
 from claimd.model import Secret, Target
-from material import claim
+from material import claim, issued
 
 ROOTS = b"roots"
 CREDENTIALS = Credentials("certificate", Secret(b"key"), ROOTS)
@@ -68,12 +68,18 @@ class FakeTransport:
     diagnosis: Callable[[int], Problem | None] = lambda port: None
     opened: list[tuple[int, str]] = field(default_factory=list)
     diagnosed: list[int] = field(default_factory=list)
+    unusable: bool = False
 
     def open(
         self, host: str, port: int, client_id: str, credentials: Credentials, *, as_guest: bool = False
     ) -> FakeLink:
+        self.check(credentials)
         self.opened.append((port, client_id))
         return self.links[len(self.opened) - 1]
+
+    def check(self, credentials: Credentials) -> None:
+        if self.unusable:
+            raise LinkError(Trouble.UNUSABLE, "the library can't use it")
 
     def diagnose(self, host: str, port: int, roots: bytes) -> Problem | None:
         assert roots == ROOTS
@@ -224,6 +230,27 @@ class TestPorts:
         with pytest.raises(CredentialsRefusedError):
             connect(transport, 8883, 443)
         assert len(transport.opened) == 1
+
+
+class TestCredentialsThatTheLibraryRefuses:
+    def test_the_claim_is_not_accepted(self) -> None:
+        """So another claim has its turn."""
+        with pytest.raises(ClaimdError) as caught:
+            Dialer(FakeTransport([], unusable=True), 10.0, 10.0).line(claim(), target(), ROOTS)
+        assert caught.value.problem.code is Code.CLAIM_NOT_ACCEPTED
+
+    def test_a_way_that_is_broken_is_told_first(self) -> None:
+        """Roots that nobody can read look the same to the library: the claim is not to blame for them."""
+        with pytest.raises(ClaimdError) as caught:
+            connect(FakeTransport([], lambda port: NOBODY, unusable=True))
+        assert caught.value.problem is NOBODY
+
+    def test_an_answer_is_invalid(self) -> None:
+        Dialer(FakeTransport([]), 10.0, 10.0).check(issued(), ROOTS)
+        with pytest.raises(ClaimdError) as caught:
+            Dialer(FakeTransport([], unusable=True), 10.0, 10.0).check(issued(), ROOTS)
+        assert caught.value.problem.code is Code.ANSWER_INVALID
+        assert caught.value.problem.fields["detail"] == "the library can't use it"
 
 
 class TestALine:

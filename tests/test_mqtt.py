@@ -15,7 +15,7 @@ from claimd.fleet import CREATE_KEYS_TOPICS as TOPICS
 from claimd.fleet import Credentials, Link, LinkError, Trouble
 from claimd.model import Secret
 from claimd.mqtt import CrtTransport
-from material import device_pair
+from material import device_pair, odd_rsa_key, pair
 
 SECONDS = 30.0
 ANSWERS = (TOPICS.accepted, TOPICS.rejected)
@@ -89,3 +89,30 @@ class TestAnAcknowledgementThatDoesNotCome:
             link.subscribe(ANSWERS, 0.5)
         assert caught.value.trouble is Trouble.NO_ANSWER
         assert caught.value.detail == "no acknowledgement within 0.5 s"
+
+
+class TestAKeyThatTheLibraryRefuses:
+    """Its numbers belong together; only the library sees that one of its primes is none."""
+
+    @pytest.fixture
+    def credentials(self, files: peers.TlsFiles) -> Credentials:
+        made = pair(key=odd_rsa_key(composite=True))
+        assert made.claim.key.algorithm == "RSA-2048", "it passes for a claim's"
+        return Credentials(made.certificate, made.claim.key.pem, files.ca_file.read_bytes())
+
+    @pytest.fixture
+    def transport(self) -> CrtTransport:
+        return CrtTransport(SECONDS, lambda: False)
+
+    def test_a_check_says_so(self, transport: CrtTransport, credentials: Credentials) -> None:
+        honest = device_pair().claim
+        transport.check(Credentials(honest.certificate.pem, honest.key.pem, credentials.roots))
+        with pytest.raises(LinkError) as caught:
+            transport.check(credentials)
+        assert caught.value.trouble is Trouble.UNUSABLE
+        assert caught.value.detail == "the TLS library can't use certificate and key"
+
+    def test_and_no_connection_is_made(self, transport: CrtTransport, credentials: Credentials) -> None:
+        with peers.silent() as peer, pytest.raises(LinkError) as caught:
+            transport.open("localhost", peer.port, "a-claim", credentials)
+        assert (caught.value.trouble, peer.visits) == (Trouble.UNUSABLE, 0)

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -41,6 +42,7 @@ from material import (
     authority,
     key_pem,
     new_key,
+    odd_rsa_key,
     public_key_pem,
     rsa_key,
 )
@@ -304,9 +306,36 @@ class TestKeys:
         assert code is Code.CLAIM_KEY_UNSUPPORTED
         assert detail == "RSA with 1,024 bits; 2,048 to 8,192 are taken"
 
+    def test_an_rsa_key_whose_public_exponent_the_tls_library_refuses(self) -> None:
+        code, detail = refused(key_pem(odd_rsa_key(exponent=(1 << 33) + 1)))
+        assert code is Code.CLAIM_KEY_UNSUPPORTED
+        assert detail == "RSA with a public exponent of 34 bits; 2 to 33 are taken"
+        longest = odd_rsa_key(exponent=(1 << 32) + 1)
+        assert look(key_pem(longest)).keys, "the longest one that is taken"
+
 
 def armoured(label: str, der: bytes) -> str:
     return f"-----BEGIN {label}-----\n{base64.b64encode(der).decode()}\n-----END {label}-----\n"
+
+
+def pkcs1(key: rsa.RSAPrivateNumbers, d: int) -> str:
+    """RFC 8017, A.1.2, with any `d`: the library makes none that is too long."""
+    public = key.public_numbers
+    numbers = (0, public.n, public.e, d, key.p, key.q, key.dmp1, key.dmq1, key.iqmp)
+    whole = element(
+        0x30, b"".join(element(0x02, n.to_bytes(n.bit_length() // 8 + 1, "big")) for n in numbers)
+    )
+    lines = textwrap.wrap(base64.b64encode(whole).decode(), 64)
+    return "\n".join(("-----BEGIN RSA PRIVATE KEY-----", *lines, "-----END RSA PRIVATE KEY-----", ""))
+
+
+def element(tag: int, content: bytes) -> bytes:
+    """DER."""
+    size = len(content)
+    if size < 0x80:
+        return bytes([tag, size]) + content
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(length)]) + length + content
 
 
 def body(pem: str) -> str:
@@ -408,6 +437,14 @@ class TestCut:
             assert found.keys == (), at
             changed += 1
         assert changed > 10
+
+    def test_a_private_exponent_that_is_longer_than_the_key(self) -> None:
+        """RFC 8017, 3.2: less than n; the TLS library refuses what is much greater."""
+        key = rsa_key().private_numbers()
+        assert pkcs1(key, key.d) == key_pem(rsa_key()), "the same but for d"
+        code, detail = refused(pkcs1(key, key.d + ((key.p - 1) * (key.q - 1) << 64)))
+        assert code is Code.CLAIM_NOT_RECOGNISED
+        assert detail == "the key is damaged: its contents can't be decoded"
 
     def test_neither_a_certificate_nor_a_key(self) -> None:
         code, detail = refused(armoured("CERTIFICATE", b"\x30\x06\x0c\x04text"))

@@ -399,3 +399,19 @@ def test_what_appears_after_the_boot_is_found_while_the_claim_lives(store: Store
     configuration.trouble = None
     run(store, cloud, now, configuration)
     assert store.current() is not None
+
+
+def test_a_certificate_that_can_not_be_used_is_never_registered(store: Store) -> None:
+    class Malicious(Cloud):
+        def check(self, credentials: Credentials) -> None:
+            assert credentials.roots == b"roots"
+            raise LinkError(Trouble.UNUSABLE, "a hostile key")
+
+    mine = claim()
+    store.secure_claim(mine)
+    cloud = Malicious(MemoryJournal(), lambda: NOW, claims=[mine.certificate.pem])
+    result = run(store, cloud, NOW)
+    assert result.problem is not None and result.problem.code is Code.ANSWER_INVALID
+    assert result.record.attempt is not None and result.record.attempt.state is State.CLAIMED
+    assert cloud.known().asked == {"create": 1}
+    assert (store.staged(), store.claim_names()) == ([], [mine.fingerprint])

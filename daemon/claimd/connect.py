@@ -16,7 +16,7 @@ from .fleet import Credentials, Exchange, Link, LinkError, Trouble
 from .model import short, spoken
 
 if TYPE_CHECKING:
-    from .fleet import Topics, Transport
+    from .fleet import IssuedKeys, Topics, Transport
     from .model import Claim, Secret, Target
 
 # A stdlib TLS look at the endpoint starts when the SDK has not connected by then: it names in
@@ -135,6 +135,13 @@ class Dialer:
             raise
         return line
 
+    def check(self, issued: IssuedKeys, roots: bytes) -> None:
+        """Try what AWS answered before anything is registered with it. Raises ClaimdError."""
+        try:
+            self._transport.check(Credentials(issued.certificate.pem, issued.key.pem, roots))
+        except LinkError as error:
+            raise fail(Code.ANSWER_INVALID, step=Exchange.CREATE_KEYS.value, detail=error.detail) from error
+
     def connect(
         self, target: Target, client_id: str, credentials: Credentials, *, as_guest: bool = False
     ) -> Link:
@@ -166,7 +173,10 @@ class Dialer:
     def _connect_address(
         self, target: Target, port: int, client_id: str, credentials: Credentials, as_guest: bool
     ) -> Link:
-        link = self._transport.open(target.endpoint, port, client_id, credentials, as_guest=as_guest)
+        try:
+            link = self._transport.open(target.endpoint, port, client_id, credentials, as_guest=as_guest)
+        except LinkError as error:
+            raise self._trouble(error, target, port, credentials) from error
         try:
             if link.wait_connected(DIAGNOSE_AFTER_SECONDS):
                 return link
@@ -190,6 +200,8 @@ class Dialer:
         found = self._transport.diagnose(target.endpoint, port, credentials.roots)
         if found is not None:
             return ClaimdError(found)
+        if error.trouble is Trouble.UNUSABLE:
+            return CredentialsRefusedError(error.detail, unwelcome=True)
         if error.trouble is Trouble.REFUSED:
             return CredentialsRefusedError("the server hung up on this certificate", unwelcome=True)
         if error.trouble is Trouble.UNREACHABLE:

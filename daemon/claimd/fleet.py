@@ -262,6 +262,7 @@ class Trouble(str, Enum):
     SUBSCRIBE_REFUSED = "subscribe-refused"
     PUBLISH_REFUSED = "publish-refused"
     NO_ANSWER = "no-answer"
+    UNUSABLE = "unusable"  # the TLS library can't work with the credentials: nothing was sent
     STOPPED = "stopped"  # we were told to stop
 
 
@@ -307,6 +308,12 @@ class Transport(Protocol):
         self, host: str, port: int, client_id: str, credentials: Credentials, *, as_guest: bool = False
     ) -> Link:
         """`as_guest`: a session of somebody else may live under this client id, with messages waiting in
-        it. It is not ended, its expiry is not lowered, and nothing in it is acknowledged."""
+        it. It is not ended, its expiry is not lowered, and nothing in it is acknowledged.
+
+        Raises LinkError(UNUSABLE) at once, as `check` does."""
+
+    def check(self, credentials: Credentials) -> None:
+        """Try them in the TLS library; nothing is sent. Raises LinkError(UNUSABLE): a key can pass every
+        check of its numbers and be one that the library refuses."""
 
     def diagnose(self, host: str, port: int, roots: bytes) -> Problem | None: ...

@@ -93,6 +93,9 @@ class CrtTransport:
             proxy=self._proxy,
         )
 
+    def check(self, credentials: Credentials) -> None:
+        _tls_context(credentials, ALPN_PORT)
+
     def diagnose(self, host: str, port: int, roots: bytes) -> Problem | None:
         alpn = ALPN_PROTOCOL if port == ALPN_PORT else None
         return preflight.diagnose(host, port, roots, alpn, self._proxy)
@@ -356,4 +359,8 @@ def _tls_context(credentials: Credentials, port: int) -> io.ClientTlsContext:
     options.min_tls_ver = io.TlsVersion.TLSv1_2
     if port == ALPN_PORT:
         options.alpn_list = [ALPN_PROTOCOL]
-    return io.ClientTlsContext(options)
+    try:
+        return io.ClientTlsContext(options)
+    except RuntimeError:
+        # Key, certificate or roots: the CRT says no more than that it failed.
+        raise LinkError(Trouble.UNUSABLE, "the TLS library can't use certificate and key") from None

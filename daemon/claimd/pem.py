@@ -44,6 +44,9 @@ COLUMNS = 64  # RFC 7468, section 2
 
 MIN_RSA_BITS = 2048  # AWS IoT Core developer guide, "X.509 client certificates"
 MAX_RSA_BITS = 8192  # AWS-LC, the TLS library of the SDK, signs with no larger one
+# Of the public exponent (3 is the least): AWS-LC refuses longer ones, which make a check of a signature slow.
+MIN_EXPONENT_BITS = 2
+MAX_EXPONENT_BITS = 33
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 _LABELS = {der.Form.PKCS1: "RSA PRIVATE KEY", der.Form.SEC1: "EC PRIVATE KEY", der.Form.PKCS8: "PRIVATE KEY"}
@@ -352,8 +355,13 @@ def _checked_rsa(key: rsa.RSAPrivateKey) -> str:
     private = key.private_numbers()
     n, e = private.public_numbers.n, private.public_numbers.e
     p, q, d = private.p, private.q, private.d
+    if not MIN_EXPONENT_BITS <= e.bit_length() <= MAX_EXPONENT_BITS:
+        taken = f"{MIN_EXPONENT_BITS} to {MAX_EXPONENT_BITS} are taken"
+        detail = f"RSA with a public exponent of {e.bit_length():,} bits; {taken}"
+        raise _UnusableError(Code.CLAIM_KEY_UNSUPPORTED, detail)
     if (
         p * q != n
+        or d >= n
         or d * e % (p - 1) != 1
         or d * e % (q - 1) != 1
         or private.dmp1 != d % (p - 1)

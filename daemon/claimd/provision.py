@@ -352,6 +352,8 @@ class Pass:
         attempt = replace(table.advance(attempt, Event.KEYS_REQUEST_RECORDED, self._now()), target=target)
         self._save(attempt)
         issued = self._ask_for_certificate(line, target, key)
+        # An identity that can't connect would be registered for good.
+        self._dialer().check(issued, roots)
         try:
             self._store.stage(issued, roots)
         except OSError:

@@ -163,6 +163,9 @@ class Cloud:
         self.boundary("dial")
         return CloudLink(self, credentials)
 
+    def check(self, credentials: Credentials) -> None:
+        """Every key of this cloud is a good one."""
+
     def diagnose(self, host: str, port: int, roots: bytes) -> Problem | None:
         return None
 

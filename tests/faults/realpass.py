@@ -86,6 +86,9 @@ class WatchedTransport:
         )
         return WatchedLink(opened, self._boundaries)
 
+    def check(self, credentials: Credentials) -> None:
+        self._transport.check(credentials)
+
     def diagnose(self, host: str, port: int, roots: bytes) -> Problem | None:
         found: Problem | None = self._transport.diagnose(host, port, roots)
         return found

@@ -57,6 +57,16 @@ def test_a_longer_life_does_not_keep_the_honest_one_waiting(device: Device, sand
     assert device.dropped() == []
 
 
+def test_a_key_that_the_tls_library_refuses_does_not_either(device: Device, sandbox: Sandbox) -> None:
+    start = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(minutes=2)
+    key = material.odd_rsa_key(composite=True)
+    made = material.pair(not_before=start, not_after=start + timedelta(hours=20), key=key)
+    device.put("poison", made.certificate + made.key)
+    assert device.provision()["outcome"] == "claim-not-accepted"
+    device.put("claim.json", json.dumps(sandbox.create_claim()))
+    assert device.provision()["outcome"] == "active"
+
+
 def test_a_claim_from_the_future_does_not_either(device: Device, sandbox: Sandbox) -> None:
     device.put("later", invented(begins=timedelta(hours=2)))
     assert device.provision()["outcome"] == "claim-not-yet-valid"
