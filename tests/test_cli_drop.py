@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -89,6 +91,55 @@ class TestPut:
         assert device.dropped() == []
         assert not any(line in ended.stderr for line in dropped.splitlines() if len(line) == 64)
 
+    @pytest.mark.parametrize(
+        ("name", "half", "advice"),
+        [
+            ("g.key", "key", "give both: claimd put {path} CERTIFICATE-FILE"),
+            ("g.crt", "certificate", "give both: claimd put {path} KEY-FILE"),
+            ("it's mine.key", "key", "give both: claimd put {path} CERTIFICATE-FILE"),
+        ],
+    )
+    def test_half_a_claim_is_told_how_to_put_both(
+        self, device: Device, tmp_path: Path, name: str, half: str, advice: str
+    ) -> None:
+        path, pair = tmp_path / name, fresh()
+        path.write_text(getattr(pair, half))
+        ended = run(device, "put", str(path))
+        assert (ended.returncode, device.dropped()) == (65, [])
+        words = " ".join(ended.stderr.split())
+        assert "nothing was dropped; " + advice.format(path=shlex.quote(str(path))) in words
+        assert "the drop directory" not in words and "copied so far" not in words
+        whole = tmp_path / "other"
+        whole.write_text(pair.certificate if half == "key" else pair.key)
+        command = shlex.split(advice.partition(": ")[2].format(path=shlex.quote(str(path))))
+        assert run(device, *command[1:-1], str(whole)).returncode == 0, "as it was told"
+
+    @pytest.mark.parametrize(
+        ("text", "advice"),
+        [
+            (lambda: fresh().key, "send both: cat CERTIFICATE-FILE KEY-FILE | claimd put"),
+            (lambda: "", "send the whole of it again"),
+        ],
+    )
+    def test_a_part_by_a_pipe(self, device: Device, text: Callable[[], str], advice: str) -> None:
+        ended = run(device, "put", text=text())
+        assert (ended.returncode, device.dropped()) == (65, [])
+        assert f"nothing was dropped; {advice}" in " ".join(ended.stderr.split())
+        assert "being copied" not in ended.stderr
+
+    def test_a_part_of_a_file(self, device: Device, tmp_path: Path) -> None:
+        (tmp_path / "a.key").write_text(fresh().key[:150])
+        ended = run(device, "put", str(tmp_path / "a.key"))
+        words = " ".join(ended.stderr.split())
+        assert f"nothing was dropped; copy it again, then: claimd put {tmp_path}/a.key" in words
+
+    def test_half_a_claim_beside_a_whole_one(self, device: Device, tmp_path: Path) -> None:
+        (tmp_path / "a.json").write_text(answer_of_aws(fresh()))
+        (tmp_path / "b.key").write_text(fresh().key)
+        ended = run(device, "put", str(tmp_path / "a.json"), str(tmp_path / "b.key"))
+        assert ended.returncode == 0 and len(device.dropped()) == 1
+        assert "it was not dropped; give both" in " ".join(ended.stderr.split())
+
     def test_a_clock_that_is_behind_is_said_and_the_claim_dropped(self, device: Device) -> None:
         ended = run(device, "put", text=answer_of_aws(fresh(ahead=3600)))
         assert ended.returncode == 0
@@ -137,6 +188,11 @@ class TestPut:
         (name,) = device.dropped()
         found = (device.drop / name).stat()
         assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (NOBODY, 0o600)
+
+
+def words(user: TerminalUser) -> str:
+    """What stands on the screen, in one line and without colour."""
+    return " ".join(re.sub(rb"\x1b\[\d*m", b"", user.shown).decode().split())
 
 
 @pytest.mark.skipif(shutil.which("setsid") is None, reason="setsid is not installed")
@@ -210,6 +266,19 @@ class TestPasting:
         user.type(pair.key + "\x04")
         assert user.ended() == 65
         assert b"claim-certificate-missing" in user.shown and device.dropped() == []
+        assert "nothing was dropped; paste all of it again: claimd put" in words(user)
+        self.assert_clean(user, pair)
+
+    @pytest.mark.parametrize("length", [0, 150], ids=["nothing", "half a key"])
+    def test_ctrl_d_after_a_part_asks_for_all_of_it(
+        self, device: Device, user: TerminalUser, length: int
+    ) -> None:
+        pair = fresh()
+        user.wait_for("Paste the claim")
+        user.type(pair.key[:length] + "\x04")
+        assert user.ended() == 65 and device.dropped() == []
+        assert "nothing was dropped; paste all of it again: claimd put" in words(user)
+        assert "being copied" not in words(user), "nobody copies anything"
         self.assert_clean(user, pair)
 
     def test_ctrl_c_ends_it(self, device: Device, user: TerminalUser) -> None:

@@ -11,7 +11,7 @@ import pytest
 from claimd import attempt as table
 from claimd.attempt import Attempt, ClaimRecord, Event, Record
 from claimd.errors import Code, Problem, problem
-from claimd.report import merged, problem_lines, remaining, remaining_of, status_document
+from claimd.report import Advice, merged, problem_lines, remaining, remaining_of, status_document
 from material import NOW, claim
 from states import IDENTITY
 
@@ -143,6 +143,19 @@ def test_by_a_clock_that_is_behind_nobody_knows_how_long_a_claim_lives() -> None
     assert remaining_of(claim, NOW - hour) == "not valid yet"
     assert remaining_of(claim, NOW) == "5:00 left"
     assert remaining_of({"not_after": end.isoformat()}, NOW - hour) == "65:00 left", "an older worker's"
+
+
+@pytest.mark.parametrize(
+    ("advice", "said"),
+    [
+        (Advice("c", "give both:", "claimd put a b"), "  what to do:   give both: claimd put a b"),
+        (Advice("c", "send it again"), "  what to do:   send it again"),
+    ],
+)
+def test_a_failure_with_other_advice_keeps_its_code(advice: Advice, said: str) -> None:
+    lines = problem_lines(OFFLINE, advice)
+    assert lines[0] == problem_lines(OFFLINE)[0] and lines[-1] == problem_lines(OFFLINE)[-1]
+    assert lines[1:-1] == ["  likely cause: c", said]
 
 
 def test_a_failure_on_a_terminal() -> None:

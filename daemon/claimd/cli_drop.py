@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .errors import Code, Exit, problem
+from .errors import Code, Exit, printable, problem
 from .terminal import complain, now, status
 
 if TYPE_CHECKING:
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from .errors import Problem
     from .inspection import Inspection
     from .model import Claim, Layout
+    from .report import Advice
     from .terminal import Commands
 
 STANDARD_INPUT = "standard input"
 PASTE = "the paste"
+_OTHER_HALF = {Code.CLAIM_KEY_MISSING: "KEY-FILE", Code.CLAIM_CERTIFICATE_MISSING: "CERTIFICATE-FILE"}
 INTERRUPTED = 130  # as a shell says it of Ctrl-C
 
 
@@ -68,7 +70,7 @@ def _put(options: argparse.Namespace, layout: Layout) -> int:
         return Exit.USAGE
     found = inspect(files, now())
     for each in found.problems.values():
-        complain(each)
+        complain(each, _advice(each, "it was not dropped" if found.usable else "nothing was dropped"))
     if not found.usable:
         return Exit.CLAIM_UNUSABLE
     dropped, trouble = _drop(layout, found.usable)
@@ -83,6 +85,32 @@ def _put(options: argparse.Namespace, layout: Layout) -> int:
 
         return wait_for(layout, dropped[-1]["fingerprint"], seconds)
     return Exit.OK if trouble is None else trouble.exit
+
+
+def _advice(found: Problem, what: str) -> Advice | None:
+    """Who put a part of a claim has to put all of it: nothing of it is kept, unlike in the drop directory."""
+    from shlex import quote
+
+    from .report import Advice
+
+    other = _OTHER_HALF.get(found.code)
+    if other is None and found.code is not Code.CLAIM_STILL_ARRIVING:
+        return None
+    name = found.fields["file"]
+    half = "only one of its two halves was given"
+    if name == PASTE:
+        cause = "the paste was ended before the claim was whole"
+        return Advice(cause, f"{what}; paste all of it again:", "claimd put")
+    if name == STANDARD_INPUT:
+        if other is None:
+            cause = "the input ended before the claim was whole, or the command before the pipe failed"
+            return Advice(cause, f"{what}; send the whole of it again")
+        command = "cat CERTIFICATE-FILE KEY-FILE | claimd put"
+        return Advice(half, f"{what}; send both:", command)
+    if other is None:
+        command = f"claimd put {quote(printable(name))}"
+        return Advice("it was copied in part", f"{what}; copy it again, then:", command)
+    return Advice(half, f"{what}; give both:", f"claimd put {quote(printable(name))} {other}")
 
 
 def _drop(layout: Layout, claims: tuple[Claim, ...]) -> tuple[list[dict[str, str]], Problem | None]:

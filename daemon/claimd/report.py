@@ -6,6 +6,7 @@ come, none may go or change its meaning. No secret reaches this module.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -236,12 +237,25 @@ def remaining_of(claim: Mapping[str, Any], now: datetime) -> str:
     return remaining(datetime.fromisoformat(claim["not_after"]), now, not_before)
 
 
-def problem_lines(found: Problem) -> list[str]:
+@dataclass(frozen=True)
+class Advice:
+    """Said in place of the catalogue's words, where more is known. `command` may be empty."""
+
+    cause: str
+    remedy: str
+    command: str = ""
+
+
+def problem_lines(found: Problem, advice: Advice | None = None) -> list[str]:
     """A failure on a terminal: what happened, why, what to do, and the code to quote."""
+    cause, remedy, commands = found.cause, found.remedy, found.commands
+    if advice is not None:
+        cause, remedy = advice.cause, f"{advice.remedy} {advice.command}".rstrip()
+        commands = (advice.command,) if advice.command else ()
     command = f"claimd explain {found.code.value}"
     return [
         *wrapped(f"claimd: {found.happened}", rest="  "),
-        *labelled("  likely cause", found.cause, width=16),
-        *labelled("  what to do", found.remedy, width=16, commands=found.commands),
+        *labelled("  likely cause", cause, width=16),
+        *labelled("  what to do", remedy, width=16, commands=commands),
         *labelled("  code", f"{found.code.value} ({command})", width=16, commands=[command]),
     ]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .errors import Problem
     from .model import Layout
+    from .report import Advice
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -104,8 +105,8 @@ def tell(lines: Sequence[str], stream: TextIO) -> None:
         os.close(nowhere)
 
 
-def complain(found: Problem) -> None:
-    tell(problem_lines(found), sys.stderr)
+def complain(found: Problem, advice: Advice | None = None) -> None:
+    tell(problem_lines(found, advice), sys.stderr)
 
 
 def read_document(path: str) -> dict[str, Any] | None:
