@@ -253,6 +253,28 @@ class TestCredentialsThatTheLibraryRefuses:
         assert caught.value.problem.fields["detail"] == "the library can't use it"
 
 
+class TestAStopMeanwhile:
+    """The look at the endpoint takes seconds, which a stop does not have."""
+
+    @staticmethod
+    def stopped(port: int) -> Problem | None:
+        raise LinkError(Trouble.STOPPED, "told to stop")
+
+    @pytest.mark.parametrize(
+        "link",
+        [
+            FakeLink(waits=99),
+            FakeLink(failure=LinkError(Trouble.REFUSED, "AWS_IO_TLS_ERROR_NEGOTIATION_FAILURE")),
+        ],
+        ids=["no-answer-yet", "failed"],
+    )
+    def test_ends_the_look(self, link: FakeLink) -> None:
+        transport = FakeTransport([link], self.stopped)
+        with pytest.raises(InterruptedPassError):
+            connect(transport, 8883, 443)
+        assert (link.closed, transport.diagnosed) == (1, [8883])
+
+
 class TestALine:
     def test_connected_and_subscribed_to_all_four(self) -> None:
         transport = FakeTransport([FakeLink()])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import peers
+from claimd.errors import Code
 from claimd.fleet import CREATE_KEYS_TOPICS as TOPICS
 from claimd.fleet import Credentials, Link, LinkError, Trouble
 from claimd.model import Secret
@@ -116,3 +117,21 @@ class TestAKeyThatTheLibraryRefuses:
         with peers.silent() as peer, pytest.raises(LinkError) as caught:
             transport.open("localhost", peer.port, "a-claim", credentials)
         assert (caught.value.trouble, peer.visits) == (Trouble.UNUSABLE, 0)
+
+
+def test_a_stop_is_obeyed_while_the_endpoint_is_looked_at(files: peers.TlsFiles) -> None:
+    """What hangs here is the handshake: the peer took the connection and says nothing."""
+    with peers.silent() as peer:
+        transport = CrtTransport(SECONDS, lambda: peer.visits > 0)
+        with pytest.raises(LinkError) as caught:
+            transport.diagnose("localhost", peer.port, files.ca_file.read_bytes())
+        assert caught.value.trouble is Trouble.STOPPED
+        assert peer.visits == 1
+
+
+def test_what_the_look_finds_is_told(files: peers.TlsFiles) -> None:
+    with peers.tls(files.context()) as peer:
+        look = CrtTransport(SECONDS, lambda: False).diagnose
+        assert look("localhost", peer.port, files.ca_file.read_bytes()) is None
+        found = look("localhost", peer.port, peers.TlsFiles(files.ca_file.parent / "b").ca_file.read_bytes())
+    assert found is not None and found.code is Code.TLS_UNTRUSTED_CA

@@ -197,7 +197,10 @@ class Dialer:
         if error.trouble is Trouble.REFUSED and error.code is not None:
             return CredentialsRefusedError(error.detail, unwelcome=error.code in _UNWELCOME)
         # The way may be broken, or open and only closed to us: look at it without credentials.
-        found = self._transport.diagnose(target.endpoint, port, credentials.roots)
+        try:
+            found = self._transport.diagnose(target.endpoint, port, credentials.roots)
+        except LinkError:
+            return InterruptedPassError()
         if found is not None:
             return ClaimdError(found)
         if error.trouble is Trouble.UNUSABLE:

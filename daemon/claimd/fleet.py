@@ -302,7 +302,10 @@ class Link(Protocol):
 
 
 class Transport(Protocol):
-    """Opens links. `diagnose` names what stands between here and the endpoint without any credentials."""
+    """Opens links. `diagnose` names what stands between here and the endpoint without any credentials.
+
+    It takes seconds, and raises LinkError for one reason: Trouble.STOPPED, told to stop meanwhile.
+    """
 
     def open(
         self, host: str, port: int, client_id: str, credentials: Credentials, *, as_guest: bool = False

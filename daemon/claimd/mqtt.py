@@ -98,7 +98,12 @@ class CrtTransport:
 
     def diagnose(self, host: str, port: int, roots: bytes) -> Problem | None:
         alpn = ALPN_PROTOCOL if port == ALPN_PORT else None
-        return preflight.diagnose(host, port, roots, alpn, self._proxy)
+        came, found = preflight.trouble_unless(
+            self._stopping, lambda: preflight.diagnose(host, port, roots, alpn, self._proxy), LOOK_SECONDS
+        )
+        if not came:
+            raise LinkError(Trouble.STOPPED, "told to stop")
+        return found
 
 
 class CrtLink:

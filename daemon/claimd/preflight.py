@@ -21,6 +21,8 @@ from .model import spoken
 from .proxy import tunnel, unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .proxy import Proxy
 
 DNS_SECONDS = 4.0
@@ -64,6 +66,34 @@ def diagnose(
         if found is None or found.code in _DEAD:
             found = trouble
     return found
+
+
+def trouble_unless(
+    interrupted: Callable[[], bool], ask: Callable[[], Problem | None], every_seconds: float = 0.1
+) -> tuple[bool, Problem | None]:
+    """(whether the answer came, the answer): given up as soon as there is something better to do.
+
+    Raises what `ask` raises: an answer that can't be had is not something better to do.
+    """
+    answers: queue.SimpleQueue[Problem | Exception | None] = queue.SimpleQueue()
+
+    def answer() -> None:
+        try:
+            answers.put(ask())
+        except Exception as error:  # of another thread, so it is carried to the one who asked
+            answers.put(error)
+
+    thread = threading.Thread(target=answer, name="look", daemon=True)
+    thread.start()
+    while thread.is_alive() and not interrupted():
+        thread.join(every_seconds)
+    try:
+        found = answers.get_nowait()
+    except queue.Empty:
+        return False, None
+    if isinstance(found, Exception):
+        raise found
+    return True, found
 
 
 def connection(host: str, port: int, proxy: Proxy | None, seconds: float) -> socket.socket:

@@ -6,8 +6,6 @@ configuration, parameters, roots, then the name, the port and TLS of the endpoin
 
 from __future__ import annotations
 
-import queue
-import threading
 from typing import TYPE_CHECKING
 
 from . import config, endpoint, facts, preflight, proxy
@@ -15,6 +13,7 @@ from .connect import PORT_TROUBLES
 from .errors import ClaimdError, Code, Problem, problem
 from .inspection import EARLIEST
 from .model import spoken
+from .preflight import trouble_unless as trouble_unless
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,31 +51,3 @@ def trouble(
         if this.code not in PORT_TROUBLES:
             break
     return found
-
-
-def trouble_unless(
-    interrupted: Callable[[], bool], ask: Callable[[], Problem | None], every_seconds: float = 0.1
-) -> tuple[bool, Problem | None]:
-    """(whether the answer came, the answer): given up as soon as there is something better to do.
-
-    Raises what `ask` raises: an answer that can't be had is not something better to do.
-    """
-    answers: queue.SimpleQueue[Problem | Exception | None] = queue.SimpleQueue()
-
-    def answer() -> None:
-        try:
-            answers.put(ask())
-        except Exception as error:  # of another thread, so it is carried to the one who asked
-            answers.put(error)
-
-    thread = threading.Thread(target=answer, name="ready", daemon=True)
-    thread.start()
-    while thread.is_alive() and not interrupted():
-        thread.join(every_seconds)
-    try:
-        found = answers.get_nowait()
-    except queue.Empty:
-        return False, None
-    if isinstance(found, Exception):
-        raise found
-    return True, found
