@@ -66,7 +66,8 @@ DEVICE_KEY = "device.key"
 IDENTITY, ENVIRONMENT, MANIFEST = "identity.json", "identity.env", "manifest.json"
 # An answer is 128 KiB at most (AWS IoT Core quotas); the others are an inode and a block for each file
 # that follows it.
-RESERVES = {"reserve-1": 160 * 1024, "reserve-2": 4096, "reserve-3": 4096, "reserve-4": 4096}
+_ROOM_FOR_THE_ANSWER = 160 * 1024
+RESERVES = {"reserve-1": _ROOM_FOR_THE_ANSWER, "reserve-2": 4096, "reserve-3": 4096, "reserve-4": 4096}
 _STAGED_FILES = 4 + len(RESERVES)
 
 
@@ -303,8 +304,7 @@ class Store:
         for name in RESERVES:
             self.disk.give_up_room(os.path.join(path, name))
         whole = {"schema": IDENTITY_SCHEMA, **document, "paths": self._paths(path)}
-        text = json.dumps(whole, indent=2, sort_keys=True).encode("utf-8") + b"\n"
-        self.disk.write_file(os.path.join(path, IDENTITY), text, 0o640)
+        self.disk.write_file(os.path.join(path, IDENTITY), _identity_json(whole), 0o640)
         self.disk.write_file(os.path.join(path, ENVIRONMENT), _environment(whole), 0o640)
         hashes = {
             name: hashlib.sha256(_read(os.path.join(path, name))).hexdigest()
@@ -368,11 +368,9 @@ class Store:
 
     def document(self, certificate_id: str) -> dict[str, Any] | None:
         """The identity.json that `complete` wrote, also when it died before the manifest."""
-        text = _read_optional(os.path.join(self._identity(certificate_id), IDENTITY))
-        if text is None:
-            return None
         try:
-            document: dict[str, Any] = json.loads(text)
+            text = _read_optional(os.path.join(self._identity(certificate_id), IDENTITY))
+            document: dict[str, Any] | None = None if text is None else json.loads(text)
         except ValueError:
             return None
         return document if isinstance(document, dict) else None
@@ -561,6 +559,19 @@ def deactivation(certificate_id: str, thing_name: str | None = None) -> list[str
     """The commands that end a certificate in AWS, for a person with rights that the device has not."""
     found = problem(Code.OLD_CERTIFICATE_ACTIVE, certificate_id=certificate_id, thing_name=thing_name or "")
     return list(found.commands if thing_name is not None else found.commands[:1])
+
+
+def _identity_json(document: Mapping[str, Any]) -> bytes:
+    """Indented for people while there is room. Every level of a nested device configuration indents all that
+    is in it, so that an answer of 128 KiB grows to megabytes; on one line it is six times as long at most.
+    """
+    text = json.dumps(document, indent=2, sort_keys=True)
+    if len(text) > _ROOM_FOR_THE_ANSWER:
+        text = json.dumps(document, separators=(",", ":"), sort_keys=True)
+    if len(text) >= MAX_STORED_BYTES:
+        # Whatever it holds: an identity that can't be read back would be none.
+        text = json.dumps({**document, "device_configuration": "unknown"}, indent=2, sort_keys=True)
+    return text.encode("ascii") + b"\n"
 
 
 def _environment(document: Mapping[str, Any]) -> bytes:

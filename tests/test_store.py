@@ -1,0 +1,92 @@
+"""What the store writes can be read again, whatever AWS answered."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from claimd import fleet
+from claimd.durable import Disk
+from claimd.model import Layout
+from claimd.store import IDENTITY, MAX_STORED_BYTES, Store, identity_document
+from material import NOW, issued
+
+ID = "1d" * 32
+ROOM = fleet.MAX_PAYLOAD_BYTES - 100
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(Layout(str(tmp_path)), Disk())
+    os.makedirs(made.layout.state_directory)
+    made.prepare()
+    made.stage(issued(ID), b"roots")
+    return made
+
+
+def document(configuration: dict[str, object]) -> dict[str, object]:
+    return identity_document(
+        certificate_id=ID,
+        certificate=issued(ID).certificate,
+        endpoint="e.example",
+        port=8883,
+        template="T",
+        client_id="thing",
+        thing_name="thing",
+        thing_name_known=True,
+        device_configuration=configuration,
+        registered_at=NOW,
+        replaces=None,
+    )
+
+
+def text_of(store: Store) -> bytes:
+    return (Path(store.layout.identity_directory) / ID / IDENTITY).read_bytes()
+
+
+# What grows most when it is written again: by indentation, by escapes, by digits.
+LARGEST = {
+    "nested": "[" * 62 + ",".join(["0"] * (ROOM // 2 - 100)) + "]" * 62,
+    "many objects": "[" + ",".join(['{"a":[[[[[{}]]]]]}'] * (ROOM // 19)) + "]",
+    "text that is not ASCII": '"' + "\U0001f511" * (ROOM // 4) + '"',
+    "a character that is escaped": '"' + "\x7f" * ROOM + '"',
+    "numbers": "[" + ",".join(["1e15"] * (ROOM // 5)) + "]",
+}
+
+
+@pytest.mark.parametrize("value", LARGEST.values(), ids=LARGEST)
+def test_what_is_accepted_is_kept_whole(store: Store, value: str) -> None:
+    answer = f'{{"thingName":"t","deviceConfiguration":{{"a":{value}}}}}'.encode()
+    assert fleet.MAX_PAYLOAD_BYTES * 0.9 < len(answer) <= fleet.MAX_PAYLOAD_BYTES, "the worst that may come"
+    accepted = fleet.parse_registration(answer)
+    store.complete(ID, document(dict(accepted.device_configuration)))
+    store.activate(ID)
+    serving = store.current()
+    assert serving is not None
+    assert serving.document["device_configuration"] == accepted.device_configuration
+    assert store.document(ID) == serving.document
+
+
+def test_it_is_indented_for_people(store: Store) -> None:
+    store.complete(ID, document({"site": "north"}))
+    assert b'\n  "device_configuration": {\n    "site": "north"\n  },\n' in text_of(store)
+
+
+def test_an_identity_is_kept_without_what_would_keep_it_from_being_read(store: Store) -> None:
+    store.complete(ID, document({"a": "x" * MAX_STORED_BYTES}))
+    store.activate(ID)
+    serving = store.current()
+    assert serving is not None and serving.thing_name == "thing"
+    assert serving.document["device_configuration"] == "unknown"
+
+
+@pytest.mark.parametrize("text", [b" " * (MAX_STORED_BYTES + 1), b"{", b"[]", b"\xff"])
+def test_what_can_not_be_read_is_written_anew(store: Store, text: bytes) -> None:
+    store.complete(ID, document({}))
+    (Path(store.layout.identity_directory) / ID / IDENTITY).write_bytes(text)
+    assert store.document(ID) is None
+    assert not store.is_complete(ID)
+    store.complete(ID, document({}))
+    assert store.is_complete(ID) and store.document(ID) is not None
