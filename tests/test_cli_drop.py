@@ -16,7 +16,7 @@ import pytest
 
 import material
 from claimd.pem import parse_certificate
-from device import NOBODY, Device, as_nobody
+from device import NOBODY, Device, as_nobody, wait_for
 from terminal_user import TerminalUser
 
 
@@ -145,6 +145,25 @@ class TestPut:
         assert ended.returncode == 0
         assert "sudo date -u -s" in ended.stderr and len(device.dropped()) == 1
         assert "dropped, not valid yet; follow it" in ended.stdout
+
+    def test_a_service_that_does_not_run_is_said(self, device: Device) -> None:
+        start = f"claimd --root {device.root} run"
+        for more in ([], ["--json"]):
+            ended = run(device, "put", *more, text=answer_of_aws(fresh()))
+            assert ended.returncode == 0, "it is dropped, and taken in once the service runs"
+            assert ended.stderr == f"claimd: the service is not running; start it: {start}\n"
+        lines = [line.strip() for line in run(device, "status").stdout.splitlines()]
+        assert start in lines or any(line.endswith(f": {start}") for line in lines), lines
+
+    def test_of_one_that_runs_nothing_is_said(self, device: Device) -> None:
+        device.start()
+        try:
+            wait_for(lambda: device.status()["service"], "the service")
+            ended = run(device, "put", text=answer_of_aws(fresh()))
+            assert (ended.returncode, ended.stderr) == (0, "")
+            assert "start the service" not in run(device, "status").stdout
+        finally:
+            device.stop()
 
     def test_a_file_that_is_not_there(self, device: Device) -> None:
         ended = run(device, "put", "/no/such/file")

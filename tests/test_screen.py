@@ -19,7 +19,7 @@ from claimd.words import COLUMNS, labelled, wrapped
 from material import NOW
 from schemas import closed, schema
 from snapshots import assert_snapshot
-from states import CERTIFICATE, IDENTITY, STATES, attempt, document, failed, outcome
+from states import CERTIFICATE, IDENTITY, STATES, WATCHER, attempt, document, failed, outcome
 
 NAMES = sorted(STATES)
 
@@ -81,6 +81,25 @@ class TestStatus:
         crashed = STATES["crashed"]
         lines = status_lines({**crashed, "problem": {**crashed["problem"], "code": code}}, NOW)
         assert any(line.startswith("next try:") for line in lines) is tried
+
+    @pytest.mark.parametrize(
+        ("state", "names", "said"),
+        [
+            ("fresh", [], "start the service: START, then copy a claim into /var/spool/claimd/drop"),
+            ("fresh", ["a.json"], "start the service, it takes in what was dropped: START"),
+            ("blocked", [], "start the service: START"),
+            ("provisioned", ["a.json"], "start the service, it takes in what was dropped: START"),
+            ("provisioned", [], None),
+        ],
+    )
+    def test_without_the_service(self, state: str, names: list[str], said: str | None) -> None:
+        document = {**STATES[state], "service": None, "dropped": names}
+        lines = status_lines(document, NOW, start="START")
+        assert "service:      not running (start it: START)" in lines
+        shown = " ".join(" ".join(lines).split())
+        assert said is None or f"what to do: {said}" in shown
+        assert ("start the service" in shown) is (said is not None)
+        assert "start the service" not in " ".join(status_lines({**document, "service": WATCHER}, NOW))
 
     def test_a_claim_counts_down(self) -> None:
         later = status_lines(STATES["registering"], NOW + timedelta(seconds=61))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from .errors import ClaimdError, Exit, printable
 from .redaction import scrubbed
-from .terminal import columns, complain, now, say, status
+from .terminal import columns, complain, now, say, start_command, status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -108,7 +108,7 @@ def _parts(layout: Layout, config_file: str | None) -> Iterator[tuple[str, str]]
     from .screen import status_lines
 
     document = status(layout)
-    yield "status.txt", "\n".join(status_lines(document, now())) + "\n"
+    yield "status.txt", "\n".join(status_lines(document, now(), start=start_command(layout))) + "\n"
     yield "status.json", json.dumps(document, indent=2) + "\n"
     answers = doctor.diagnose(layout, config_file)
     yield "doctor.txt", "\n".join(inquiry.lines(answers)) + "\n"

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .errors import Code, Exit, printable, problem
-from .terminal import complain, now, status
+from .terminal import complain, now, status, warn_if_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,6 +84,8 @@ def _put(options: argparse.Namespace, layout: Layout) -> int:
         from .cli_status import wait_for
 
         return wait_for(layout, dropped[-1]["fingerprint"], seconds)
+    if dropped:
+        warn_if_stopped(layout, status(layout))
     return Exit.OK if trouble is None else trouble.exit
 
 

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .errors import Code, Exit, printable
-from .terminal import Live, columns, now, say, status, unseen
+from .terminal import Live, columns, now, say, start_command, status, unseen, warn_if_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ def _status(options: argparse.Namespace, layout: Layout) -> int:
         return Exit.OK
     from .screen import status_lines
 
-    say(status_lines(document, now(), columns(sys.stdout)))
+    say(status_lines(document, now(), columns(sys.stdout), start=start_command(layout)))
     return Exit.OK
 
 
@@ -92,7 +92,8 @@ class _Progress:
         from .screen import changes, status_lines
 
         if self._live is not None:
-            self._live.draw(status_lines(document, now(), columns(sys.stdout)))
+            start = start_command(self._layout)
+            self._live.draw(status_lines(document, now(), columns(sys.stdout), start=start))
         elif document != self._before:
             lines = changes(self._before, document, now())
             if lines:
@@ -118,8 +119,7 @@ def wait_for(layout: Layout, fingerprint: str | None, seconds: float) -> int:
 
     first = status(layout)
     goal = waiting.goal(first, unseen(layout, first), fingerprint)
-    if first["service"] is None:
-        print("claimd: the service is not running; start it: sudo systemctl start claimd", file=sys.stderr)
+    warn_if_stopped(layout, first)
 
     def over(document: dict[str, Any]) -> Ending | None:
         return waiting.ending(document, unseen(layout, document), goal)

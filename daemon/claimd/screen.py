@@ -55,8 +55,13 @@ _NOT_TRIED_AGAIN = frozenset(
 }
 
 
-def status_lines(document: Mapping[str, Any], now: datetime, columns: int = COLUMNS) -> list[str]:
-    """`claimd status` for a person: label and value, one screen."""
+START = "sudo systemctl start claimd"
+
+
+def status_lines(
+    document: Mapping[str, Any], now: datetime, columns: int = COLUMNS, *, start: str = START
+) -> list[str]:
+    """`claimd status` for a person: label and value, one screen. `start`: the command for the service."""
     state = DeviceState(document["state"])
     lines = _line("state", _state(document), columns)
     if document["identity"] is not None:
@@ -69,7 +74,9 @@ def status_lines(document: Mapping[str, Any], now: datetime, columns: int = COLU
     next_try = _next_try(document, now)
     if next_try is not None:
         lines += _line("next try", next_try, columns)
-    if state is DeviceState.UNPROVISIONED and found is None:
+    if _needs_the_service(document):
+        lines += _with_command("what to do", _start(document, start), start, columns)
+    elif state is DeviceState.UNPROVISIONED and found is None:
         lines += _line("what to do", f"copy a claim into {document['drop_directory']}", columns)
     lines += _line("drop", _dropped(document), columns)
     for entry in document["drop"][:_SHOWN_FILES]:
@@ -86,7 +93,7 @@ def status_lines(document: Mapping[str, Any], now: datetime, columns: int = COLU
                 commands=note["commands"],
                 columns=columns,
             )
-    lines += _line("service", _service(document["service"]), columns)
+    lines += _with_command("service", _service(document["service"], start), start, columns)
     for outcome in list(reversed(document["history"]))[:_SHOWN_OUTCOMES]:
         lines += _line("earlier", _outcome(outcome), columns)
     return lines
@@ -197,7 +204,7 @@ def _problem_lines(found: Mapping[str, Any], columns: int) -> list[str]:
 
 def _code_lines(code: str, columns: int) -> list[str]:
     command = f"claimd explain {code}"
-    return labelled("code", f"{code} ({command})", width=_LABEL_COLUMNS, commands=[command], columns=columns)
+    return _with_command("code", f"{code} ({command})", command, columns)
 
 
 def _next_try(document: Mapping[str, Any], now: datetime) -> str | None:
@@ -231,9 +238,23 @@ def _dropped(document: Mapping[str, Any]) -> str:
     return f"{shown}{more} in {document['drop_directory']}"
 
 
-def _service(service: Mapping[str, Any] | None) -> str:
+def _needs_the_service(document: Mapping[str, Any]) -> bool:
+    """It is not running, and there is something that it alone would do."""
+    idle = document["state"] == DeviceState.PROVISIONED.value and not document["dropped"]
+    return document["service"] is None and not idle
+
+
+def _start(document: Mapping[str, Any], start: str) -> str:
+    if document["dropped"]:
+        return f"start the service, it takes in what was dropped: {start}"
+    if document["state"] == DeviceState.UNPROVISIONED.value:
+        return f"start the service: {start}, then copy a claim into {document['drop_directory']}"
+    return f"start the service: {start}"
+
+
+def _service(service: Mapping[str, Any] | None, start: str) -> str:
     if service is None:
-        return "not running (start it: sudo systemctl start claimd)"
+        return f"not running (start it: {start})"
     doing = "a pass is at work" if service.get("worker") else str(service.get("state"))
     return f"{doing}, process {service.get('pid')}, by {service.get('watch')}"
 
@@ -253,6 +274,10 @@ def _time(text: Any) -> str:
         return spoken(datetime.fromisoformat(text))
     except (TypeError, ValueError):
         return "unknown"
+
+
+def _with_command(label: str, value: str, command: str, columns: int) -> list[str]:
+    return labelled(label, value, width=_LABEL_COLUMNS, commands=[command], columns=columns)
 
 
 def _line(label: str, value: str, columns: int) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import sys
 from datetime import datetime, timezone
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import printable
 from .report import merged, problem_lines
-from .screen import painted
+from .screen import START, painted
 from .words import COLUMNS
 
 if TYPE_CHECKING:
@@ -134,6 +135,18 @@ def status(layout: Layout) -> dict[str, Any]:
     alive = watcher if _alive(watcher) else None
     worker = read_document(layout.status_file)
     return merged(worker, alive, drop_directory=layout.drop_directory, dropped=names)
+
+
+def start_command(layout: Layout) -> str:
+    """What starts this device's service. Below --root there is no service manager."""
+    return shlex.join(["claimd", "--root", layout.root, "run"]) if layout.root else START
+
+
+def warn_if_stopped(layout: Layout, document: dict[str, Any]) -> None:
+    """For who has dropped a claim, or waits for one: nothing comes of it without the service."""
+    if document["service"] is None:
+        said = f"claimd: the service is not running; start it: {start_command(layout)}"
+        tell([said], sys.stderr)
 
 
 def dropped(layout: Layout) -> list[str] | None:
