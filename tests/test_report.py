@@ -11,7 +11,18 @@ import pytest
 from claimd import attempt as table
 from claimd.attempt import Attempt, ClaimRecord, Event, Record
 from claimd.errors import Code, Problem, problem
-from claimd.report import Advice, merged, problem_lines, remaining, remaining_of, status_document
+from claimd.report import (
+    MAX_NAMED,
+    MAX_STATUS_BYTES,
+    Advice,
+    decoded,
+    encoded,
+    merged,
+    problem_lines,
+    remaining,
+    remaining_of,
+    status_document,
+)
 from material import NOW, claim
 from states import IDENTITY
 
@@ -79,6 +90,59 @@ def test_a_claim_in_reserve_is_a_note() -> None:
     found = document(record=Record(claimed()), claims=claims)
     assert [note["code"] for note in found["notes"]] == ["claim-superseded"]
     assert document(claims=claims)["notes"] == []
+
+
+class TestFloods:
+    def test_some_are_named_and_the_others_counted(self) -> None:
+        junk = {f"{number:03}.jpg": GARBAGE for number in range(100)}
+        found = document(drop={**junk, "z.pem": KEY_MISSING})
+        named = [one["file"] for one in found["drop"]]
+        assert named == [*list(junk)[: MAX_NAMED - 1], "z.pem"], "what may become a claim is named"
+        assert (found["drop_more"], found["state"]) == (101 - MAX_NAMED, "waiting")
+        assert document(drop=dict(list(junk.items())[:MAX_NAMED]))["drop_more"] == 0
+
+    def test_those_that_are_not_named_are_no_reason_to_say_that_nothing_lies_there(self) -> None:
+        worker = document(drop={f"{number:03}.jpg": GARBAGE for number in range(MAX_NAMED + 1)})
+        found = merged(worker, None, drop_directory="/drop", dropped=["032.jpg"])
+        assert (found["drop"], found["drop_more"], found["state"]) == ([], 1, "refused")
+        none = merged(worker, None, drop_directory="/drop", dropped=[])
+        assert (none["drop"], none["drop_more"], none["state"]) == ([], 0, "unprovisioned")
+
+    def test_the_longest_words_fit_many_times(self) -> None:
+        long = "\U0001f600" * 300
+        all_long = dict.fromkeys(("file", "detail", "path", "other", "claim"), long)
+        worst = max((problem(code, **all_long) for code in Code), key=lambda p: len(str(p.to_json())))
+        found = document(drop={f"{number}{long}": worst for number in range(2048)})
+        assert len(encoded(found)) < MAX_STATUS_BYTES / 3
+        assert decoded(encoded(found)) == found
+
+    def test_what_grows_by_its_indentation_is_written_without(self) -> None:
+        deep: Any = ["x"] * 65536
+        for _ in range(64):
+            deep = [deep]
+        nested = document(identity={**IDENTITY, "device_configuration": {"a": deep}})
+        text = encoded(nested)
+        assert len(text) <= MAX_STATUS_BYTES and text.count(b"\n") == 1
+        assert decoded(text) == nested
+        assert encoded(document(identity=IDENTITY)).startswith(b'{\n "schema": 1,\n')
+
+    def test_nothing_is_written_that_nobody_could_read(self) -> None:
+        with pytest.raises(ValueError, match="more than 4194304 bytes"):
+            encoded(document(drop_directory="/" * MAX_STATUS_BYTES))
+
+    @pytest.mark.parametrize(
+        ("data", "why"),
+        [
+            (b" " * (MAX_STATUS_BYTES + 1), "it has more than 4194304 bytes"),
+            (b"{", "it is no JSON document"),
+            (b"\xff", "it is no JSON document"),
+            (b"[]", "it is not what this version of claimd writes"),
+            (b'{"schema": 2}', "it is not what this version of claimd writes"),
+        ],
+    )
+    def test_what_can_t_be_read_says_why(self, data: bytes, why: str) -> None:
+        with pytest.raises(ValueError, match=why):
+            decoded(data)
 
 
 class TestMerged:

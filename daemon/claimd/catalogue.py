@@ -547,6 +547,13 @@ _CATALOGUE: dict[Code, Explanation] = {
         "it was written by a newer claimd, or changed by hand",
         "install the newer claimd again, or move the file aside after reading it; no key is deleted",
     ),
+    Code.STATUS_UNREADABLE: Explanation(
+        Kind.WAITING,
+        Exit.DISK,
+        "what the last pass wrote into {path} can't be read: {detail}",
+        "another version of claimd or another program wrote it; nothing is known of the identity by it",
+        "have it written anew: `sudo claimd provision`; an identity that is there serves meanwhile",
+    ),
     Code.PASS_RUNNING: Explanation(
         Kind.RETRY,
         Exit.RETRY,

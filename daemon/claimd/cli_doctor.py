@@ -105,10 +105,15 @@ _JOURNAL = ("journalctl", "--unit=claimd.service", "--lines=500", "--no-pager", 
 def _parts(layout: Layout, config_file: str | None) -> Iterator[tuple[str, str]]:
     from . import doctor, inquiry
     from .patient import Patient
+    from .report import problem_lines
     from .screen import status_lines
 
-    document = status(layout)
-    yield "status.txt", "\n".join(status_lines(document, now(), start=start_command(layout))) + "\n"
+    try:
+        document = status(layout)
+        said = status_lines(document, now(), start=start_command(layout))
+    except ClaimdError as error:
+        document, said = {"schema": 1, "problem": error.problem.to_json()}, problem_lines(error.problem)
+    yield "status.txt", "\n".join(said) + "\n"
     yield "status.json", json.dumps(document, indent=2) + "\n"
     answers = doctor.diagnose(layout, config_file)
     yield "doctor.txt", "\n".join(inquiry.lines(answers)) + "\n"

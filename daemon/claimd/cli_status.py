@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from .errors import Code, Exit, printable
+from .errors import ClaimdError, Code, Exit, printable
 from .terminal import Live, columns, now, say, start_command, status, unseen, warn_if_stopped
 
 if TYPE_CHECKING:
@@ -146,13 +146,22 @@ def _say_sentence(sentence: str, file: TextIO) -> None:
     say(wrapped(sentence, columns=columns(file)) if file.isatty() else [sentence], file)
 
 
+def _present(layout: Layout) -> dict[str, Any] | None:
+    """What is wrong now. Whoever asks what a code means is told, whatever the status is."""
+    try:
+        found: dict[str, Any] | None = status(layout)["problem"]
+    except ClaimdError as error:
+        return error.problem.to_json()
+    return found
+
+
 def _explain(options: argparse.Namespace, layout: Layout) -> int:
     from .screen import explained, explained_list
 
     if options.list:
         say(explained_list())
         return Exit.OK
-    found: dict[str, Any] | None = status(layout)["problem"]
+    found = _present(layout)
     name: str | None = options.code or (str(found["code"]) if found else None)
     if name is None:
         print("nothing is wrong now; all failures: claimd explain --list")

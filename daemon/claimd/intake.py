@@ -45,8 +45,6 @@ _BY_PROGRAMS = re.compile(
 MAX_CLAIMS_OF_AN_OWNER = 8
 # When the others have become an identity or died there is room again; no event tells.
 _ROOM_SECONDS = 30.0
-# Of a flood so many are named.
-MAX_PROBLEMS = 256
 # Where there was more than a pass could read, the next one goes on after so long.
 _FLOOD_SECONDS = 60.0
 # No event tells of what happens in a folder: so often a young and an old one are looked into.
@@ -54,6 +52,8 @@ _FOLDER_LOOK_SECONDS = (2.0, 30.0)
 _YOUNG_SECONDS = 60.0
 # A folder that was set aside is destroyed within a second; after so long something is wrong.
 SWEPT_SECONDS = 60.0
+# Stands for what was set aside, among the names of files.
+_FOLDERS = "(folder)"
 
 
 @dataclass(frozen=True)
@@ -336,7 +336,7 @@ class _Looking:
         if self._unswept is None:
             return
         if self._now.wall.timestamp() - self._unswept / 1e9 > SWEPT_SECONDS:
-            self._problems["(folder)"] = problem(Code.FOLDER_NOT_SWEPT)
+            self._problems[_FOLDERS] = problem(Code.FOLDER_NOT_SWEPT)
         else:
             self._due.append(SWEPT_SECONDS)
 
@@ -348,14 +348,12 @@ class _Looking:
             )
         if self._unsettled:
             self._due.append(SETTLED_SECONDS)
+        # In the order of the look, in turn from each owner: of a flood the first ones are named to people.
         problems = {
-            name: found
-            for name, found in self._problems.items()
-            if not (_BY_PROGRAMS.search(name) and self._is_unfinished(name))
+            name: self._problems[name]
+            for name in (_FOLDERS, *self._all)
+            if name in self._problems and not (_BY_PROGRAMS.search(name) and self._is_unfinished(name))
         }
-        if len(problems) > MAX_PROBLEMS:
-            ordered = sorted(problems, key=lambda name: problems[name].code not in _MAY_STILL_ARRIVE)
-            problems = {name: problems[name] for name in ordered[:MAX_PROBLEMS]}
         if self._more:
             self._due.append(_FLOOD_SECONDS)
         incomplete = self._more or bool(self._unsettled)

@@ -6,6 +6,7 @@ come, none may go or change its meaning. No secret reaches this module.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 STATUS_SCHEMA = 1
+# Of a flood so many files are named, as in the result directory.
+MAX_NAMED = 32
+# Who writes status.json and who reads it agree on this. An identity.json has at most 1 MiB, what is said of
+# 32 files 200 KB with the longest names, and little more than 1 MB whatever their words are.
+MAX_STATUS_BYTES = 4 * 1024 * 1024
 _WAITING_CODES = frozenset(
     {
         Code.CLAIM_KEY_MISSING,
@@ -64,12 +70,44 @@ def status_document(
         "identity": None if identity is None else dict(identity),
         "attempt": said,
         "claims": [{"fingerprint": f, "not_after": time_to_json(end)} for f, end in claims],
-        "drop": [{"file": printable(name), "problem": said_of(p)} for name, p in sorted(drop.items())],
+        "drop": [{"file": printable(name), "problem": said_of(p)} for name, p in _named(drop)],
+        "drop_more": max(0, len(drop) - MAX_NAMED),
         "problem": None if shown is None else said_of(shown),
         "notes": [said_of(note) for note in (*_spares(attempt, claims), *notes, *_expiry(identity, now))],
         "drop_directory": drop_directory,
         "history": [outcome_to_json(o) for o in record.history],
     }
+
+
+def encoded(document: Mapping[str, Any]) -> bytes:
+    """As status.json holds it, at most MAX_STATUS_BYTES: indented for people while it is of a human size.
+
+    Raises ValueError when it is larger all the same.
+    """
+    for indent, separators in ((1, None), (None, (",", ":"))):
+        text = json.dumps(document, indent=indent, separators=separators).encode("ascii") + b"\n"
+        if len(text) <= MAX_STATUS_BYTES:
+            return text
+    raise ValueError(f"the status has more than {MAX_STATUS_BYTES} bytes")
+
+
+def decoded(data: bytes) -> dict[str, Any]:
+    """Raises ValueError, whose text is for a person."""
+    if len(data) > MAX_STATUS_BYTES:
+        raise ValueError(f"it has more than {MAX_STATUS_BYTES} bytes")
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise ValueError("it is no JSON document") from error
+    if not isinstance(document, dict) or document.get("schema") != STATUS_SCHEMA:
+        raise ValueError("it is not what this version of claimd writes")
+    return document
+
+
+def _named(drop: Mapping[str, Problem]) -> list[tuple[str, Problem]]:
+    """What can still become a claim before what can't, else in the order of the look."""
+    ordered = sorted(drop.items(), key=lambda item: item[1].code not in _WAITING_CODES)
+    return sorted(ordered[:MAX_NAMED], key=lambda item: item[0])
 
 
 def _spares(attempt: Attempt | None, claims: tuple[tuple[str, datetime], ...]) -> list[Problem]:
@@ -165,6 +203,7 @@ def merged(
         "attempt": None,
         "claims": [],
         "drop": [],
+        "drop_more": 0,
         "problem": None,
         "notes": [],
         "history": [],
@@ -176,6 +215,8 @@ def merged(
     if dropped is not None:
         # What was taken away since the last pass looked is no longer there to complain about.
         there = set(document["dropped"])
+        if not there:
+            document["drop_more"] = 0
         _take_away(document, [one for one in document["drop"] if _outer(one["file"]) not in there])
     document["service"] = None if watcher is None else dict(watcher)
     if watcher is not None and document["problem"] is None:
@@ -194,7 +235,8 @@ def _take_away(document: dict[str, Any], gone: Sequence[Mapping[str, Any]]) -> N
     document["problem"] = left[0] if left else None
     if document["state"] in (DeviceState.WAITING.value, DeviceState.REFUSED.value):
         state = DeviceState.WAITING if left and left[0]["code"] in waiting else DeviceState.REFUSED
-        document["state"] = (state if left else DeviceState.UNPROVISIONED).value
+        some = left or document["drop_more"]
+        document["state"] = (state if some else DeviceState.UNPROVISIONED).value
 
 
 def _outer(name: str) -> str:

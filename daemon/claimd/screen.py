@@ -82,6 +82,9 @@ def status_lines(
     for entry in document["drop"][:_SHOWN_FILES]:
         if found is None or entry["problem"]["message"] != found["message"]:
             lines += _line("", entry["problem"]["message"], columns)
+    more = max(0, len(document["drop"]) - _SHOWN_FILES) + document["drop_more"]
+    if more:
+        lines += _line("", f"and {more} more that are no claim, or not yet", columns)
     for note in document["notes"]:
         lines += _line("note", note["message"], columns)
         if note["code"] == Code.OLD_CERTIFICATE_ACTIVE:

@@ -38,7 +38,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import ledger, news, record
+from . import ledger, news, record, report
 from .attempt import Record
 from .durable import Disk, File
 from .errors import ClaimdError, Code, fail, problem
@@ -446,16 +446,19 @@ class Store:
     # -- what others read
 
     def write_status(self, status: Mapping[str, Any]) -> None:
-        text = json.dumps(status, indent=1).encode("ascii") + b"\n"
+        """Raises OSError."""
+        try:
+            text = report.encoded(status)
+        except ValueError as error:
+            raise OSError(errno.EFBIG, str(error)) from error
         self.disk.write_volatile(self.layout.status_file, text, 0o644)
 
     def load_status(self) -> dict[str, Any] | None:
         """What was written last, since the machine started; None when there is none that can be read."""
         try:
-            document = json.loads(_read(self.layout.status_file))
+            return report.decoded(_read(self.layout.status_file, report.MAX_STATUS_BYTES))
         except (OSError, ValueError):
             return None
-        return document if isinstance(document, dict) else None
 
     def load_told(self) -> Told:
         """Never raises: one that can't be read has told nothing, so that it is told again."""
@@ -634,11 +637,11 @@ def _is_directory(path: str) -> bool:
         return False
 
 
-def _read(path: str) -> bytes:
+def _read(path: str, limit: int = MAX_STORED_BYTES) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     with os.fdopen(fd, "rb") as file:
-        data = file.read(MAX_STORED_BYTES + 1)
-    if len(data) > MAX_STORED_BYTES:
+        data = file.read(limit + 1)
+    if len(data) > limit:
         raise ValueError("the file is larger than claimd writes")
     return data
 

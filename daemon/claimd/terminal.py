@@ -6,7 +6,6 @@ Invariant: colour and cursor movements only on a terminal that has them; in the 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import shutil
@@ -14,8 +13,8 @@ import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from .errors import printable
-from .report import merged, problem_lines
+from .errors import Code, fail, printable
+from .report import MAX_STATUS_BYTES, decoded, merged, problem_lines
 from .screen import START, painted
 from .words import COLUMNS
 
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from .report import Advice
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-MAX_DOCUMENT_BYTES = 1024 * 1024
-
 
 _NARROWEST = 40
 
@@ -113,11 +109,27 @@ def complain(found: Problem, advice: Advice | None = None) -> None:
 def read_document(path: str) -> dict[str, Any] | None:
     """A status file, or None when it is not there or not whole (it may be another user's, or older)."""
     try:
-        with open(path, "rb") as file:
-            document = json.loads(file.read(MAX_DOCUMENT_BYTES))
+        return _document(path)
     except (OSError, ValueError):
         return None
-    return document if isinstance(document, dict) and document.get("schema") == 1 else None
+
+
+def _document(path: str) -> dict[str, Any]:
+    """Raises OSError and ValueError."""
+    with open(path, "rb") as file:
+        return decoded(file.read(MAX_STATUS_BYTES + 1))
+
+
+def _worker(layout: Layout) -> dict[str, Any] | None:
+    """None before the first pass. What is there and can't be read says nothing, least of all that there is
+    no identity."""
+    try:
+        return _document(layout.status_file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise fail(Code.STATUS_UNREADABLE, path=layout.status_file, detail=why) from error
 
 
 def now() -> datetime:
@@ -128,12 +140,12 @@ def status(layout: Layout) -> dict[str, Any]:
     """What `claimd status --json` prints.
 
     Looked at in the order in which things happen, drop directory, watcher, worker: what moves on
-    meanwhile is then seen twice, never missed.
+    meanwhile is then seen twice, never missed. Raises ClaimdError(STATUS_UNREADABLE).
     """
     names = dropped(layout)
     watcher = read_document(layout.supervisor_file)
     alive = watcher if _alive(watcher) else None
-    worker = read_document(layout.status_file)
+    worker = _worker(layout)
     return merged(worker, alive, drop_directory=layout.drop_directory, dropped=names)
 
 
@@ -167,7 +179,8 @@ def unseen(layout: Layout, document: dict[str, Any]) -> bool:
             changed = os.stat(os.path.join(layout.drop_directory, name), follow_symlinks=False).st_ctime
         except OSError:
             return True  # just taken in
-        if printable(name) not in named or changed > looked:
+        # Of a flood the last pass has named only some.
+        if changed > looked or not (printable(name) in named or document["drop_more"]):
             return True
     return False
 
