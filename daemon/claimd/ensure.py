@@ -259,7 +259,8 @@ def _with_expiry(result: Result, identity: Mapping[str, Any] | None, now: dateti
     again = news.look_again_seconds(not_after, now)
     if again is None:
         return result
-    return replace(result, after_seconds=min(again, result.after_seconds or again))
+    after = again if result.after_seconds is None else min(again, result.after_seconds)
+    return replace(result, after_seconds=after)
 
 
 def _is_busy(intake: Intake, record: Record) -> bool:
