@@ -57,6 +57,19 @@ def test_the_numbers_are_bounded() -> None:
     assert len(json.loads(encode(ledger))["seen"]) == MAX_SEEN
 
 
+def test_whose_a_kept_claim_is_stays_known_however_many_come_after_it() -> None:
+    kept = [str(number) for number in range(12)]
+    ledger = Ledger()
+    for number in kept:
+        ledger = ledger.with_taken(Taken(number, "k", ("claim.json",), "", owner=1000), kept)
+    for later in range(1000, 1000 + MAX_TAKEN * 3):
+        ledger = ledger.with_taken(Taken(str(later), "k", (), "", owner=1000), kept)
+    ledger = decode(encode(ledger))
+    assert [t.fingerprint for t in ledger.taken if t.owner == 1000 and t.fingerprint in kept] == kept
+    assert len(ledger.taken) == MAX_TAKEN + len(kept)
+    assert ledger.with_taken(Taken("last", "k", (), ""), ()).taken[-1].fingerprint == "last"
+
+
 def test_whatever_the_names_it_stays_small() -> None:
     worst = "\udcff" * 511
     ledger = Ledger().with_seen(0, [(f"{worst}{number}", 2**63, 2**63) for number in range(MAX_SEEN)])

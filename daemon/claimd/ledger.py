@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 _SCHEMA = 1
 # With these bounds it stays far below what the store reads, whatever names somebody gives to files.
@@ -66,10 +66,14 @@ class Ledger:
     taken: tuple[Taken, ...] = ()
     seen: Mapping[str, Seen] = field(default_factory=dict)
 
-    def with_taken(self, one: Taken) -> Ledger:
+    def with_taken(self, one: Taken, held: Collection[str] = ()) -> Ledger:
+        """`held`: fingerprints of the claims on disk. Whose these are bounds how many one account may have,
+        so that is remembered however many others come; their files' names are not."""
         one = replace(one, names=one.names[:MAX_NAMES])
-        others = tuple(each for each in self.taken if each.fingerprint != one.fingerprint)
-        return replace(self, taken=(*others, one)[-MAX_TAKEN:])
+        others = [each for each in self.taken if each.fingerprint != one.fingerprint]
+        latest = others[max(0, len(others) + 1 - MAX_TAKEN) :]
+        older = [replace(each, names=()) for each in others[: -len(latest)] if each.fingerprint in held]
+        return replace(self, taken=(*older, *latest, one))
 
     def time_for(self, fingerprint: str, not_after: datetime, now: Moment) -> datetime:
         """The time by which a claim is judged: the wall clock's, unless that has provably jumped ahead.
@@ -124,7 +128,7 @@ def decode(text: bytes) -> Ledger:
         body = json.loads(text)
         if body["schema"] != _SCHEMA:
             return Ledger()
-        taken = tuple(_taken(each) for each in body["taken"][-MAX_TAKEN:])
+        taken = tuple(_taken(each) for each in body["taken"])
         seen = {str(name): _seen(each) for name, each in body["seen"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Ledger()

@@ -44,7 +44,8 @@ class Memory:
             owner,
             now if lives else None,
         )
-        self.ledger = self.ledger.with_taken(taken)
+        held = {kept.fingerprint for kept in self._store.claims()}
+        self.ledger = self.ledger.with_taken(taken, held)
 
     def remember_read(self, entries: Iterable[Entry]) -> None:
         if len(self.read_before) > _MAX_READ_BEFORE:
