@@ -232,6 +232,17 @@ def _expired(stage: Stage) -> Observed:
     return stage.ask()
 
 
+def _ran_out(stage: Stage) -> Observed:
+    """Long enough to be taken in alive, and the port stays closed."""
+    stage.configure(port=peers.free_port())
+    made = stage.claim(life=4)
+    seen = stage.ask()
+    assert seen.code == Code.CONNECTION_REFUSED.value
+    end = parse_certificate(made["certificatePem"]).not_after
+    wait_for(lambda: datetime.now(timezone.utc) >= end, "the end of the claim")
+    return stage.ask()
+
+
 def _early(stage: Stage) -> Observed:
     start = datetime.now(timezone.utc) + timedelta(minutes=30)
     made = material.pair(not_before=start, not_after=start + timedelta(minutes=7))
@@ -569,6 +580,7 @@ PROVOCATIONS = (
     Provocation(Code.DROP_ENTRY_UNREADABLE, "another user's file, 0600", _unreadable),
     Provocation(Code.DROP_DIRECTORY_MISSING, _DROP, _no_drop_directory),
     Provocation(Code.CLAIM_EXPIRED, "a claim of the sandbox", _expired),
+    Provocation(Code.CLAIM_RAN_OUT, "a closed port", _ran_out),
     Provocation(Code.CLAIM_NOT_YET_VALID, "a claim from the future", _early),
     Provocation(Code.CLAIM_IS_PERMANENT, "a device certificate", _permanent),
     Provocation(Code.CLAIM_SUPERSEDED, "sandbox", _spare),

@@ -16,7 +16,6 @@ from claimd.attempt import (
     HISTORY_LENGTH,
     HOLDS_KEYS,
     JITTER,
-    MAX_REFUSED,
     TABLE,
     TOKEN_LIFE,
     VERIFY_DELAYS_SECONDS,
@@ -385,13 +384,15 @@ class TestWhichClaim:
 
     def test_turned_away_goes_to_the_end(self) -> None:
         attempt = Attempt(State.CLAIMED, NOW, claim=self.ALIVE, refused=("a1" * 32, "b2" * 32))
-        assert turned_away(attempt).refused == ("b2" * 32, "a1" * 32)
+        assert turned_away(attempt, {"a1" * 32, "b2" * 32}).refused == ("b2" * 32, "a1" * 32)
 
-    def test_a_flood_has_an_end(self) -> None:
-        attempt = Attempt(State.CLAIMED, NOW, claim=self.ALIVE, refused=tuple(map(str, range(100))))
-        assert len(turned_away(attempt).refused) == MAX_REFUSED
+    def test_of_a_flood_each_that_is_kept_is_remembered(self) -> None:
+        names = tuple(map(str, range(100)))
+        attempt = Attempt(State.CLAIMED, NOW, claim=self.ALIVE, refused=names)
+        assert turned_away(attempt, names).refused == (*names, "a1" * 32)
+        assert turned_away(attempt, ()).refused == ("a1" * 32,), "and no other"
 
 
 def test_without_a_claim_nothing_is_turned_away() -> None:
     lost = replace(table.begin(ClaimRecord.of(claim()), NOW, None), claim=None)
-    assert table.turned_away(lost) == lost
+    assert table.turned_away(lost, ()) == lost

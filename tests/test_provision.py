@@ -415,3 +415,38 @@ def test_a_certificate_that_can_not_be_used_is_never_registered(store: Store) ->
     assert result.record.attempt is not None and result.record.attempt.state is State.CLAIMED
     assert cloud.known().asked == {"create": 1}
     assert (store.staged(), store.claim_names()) == ([], [mine.fingerprint])
+
+
+def test_however_many_claims_somebody_invents_the_honest_one_has_its_turn_in_one_pass(store: Store) -> None:
+    """They live longer, so they come first; each once."""
+    mine = claim()
+    store.secure_claim(mine)
+    for number in range(40):
+        store.secure_claim(claim(not_after=NOW + timedelta(days=1, seconds=number)))
+    cloud = Cloud(MemoryJournal(), lambda: NOW, claims=[mine.certificate.pem])
+    run(store, cloud, NOW)
+    assert store.current() is not None
+
+
+def test_a_pass_over_invented_claims_alone_has_an_end(store: Store) -> None:
+    for number in range(40):
+        store.secure_claim(claim(not_after=NOW + timedelta(days=1, seconds=number)))
+    cloud = Cloud(MemoryJournal(), lambda: NOW)
+    result = run(store, cloud, NOW)
+    assert result.problem is not None and result.problem.code is Code.CLAIM_NOT_ACCEPTED
+    assert result.record.attempt is not None and len(result.record.attempt.refused) == 40
+    assert result.after_seconds is not None and result.after_seconds > 0
+
+
+def test_a_claim_that_runs_out_says_what_stood_in_its_way(store: Store) -> None:
+    mine = claim()
+    store.secure_claim(mine)
+    result = run(store, Busy(MemoryJournal(), lambda: NOW), NOW)
+    assert result.problem is not None and result.problem.code is Code.CONNECT_REFUSED
+    ended = run(store, Cloud(MemoryJournal(), lambda: NOW), mine.certificate.not_after)
+    assert ended.problem is not None and ended.problem.code is Code.CLAIM_RAN_OUT
+    assert "before the device was registered: e.example refused the MQTT connection" in ended.problem.happened
+    assert ended.problem.commands[0] == "claimd explain connect-refused"
+    attempt = ended.record.attempt
+    assert attempt is not None and (attempt.state, attempt.retry_at) == (State.FAILED, None)
+    assert ended.record.history[-1].code is Code.CLAIM_RAN_OUT

@@ -19,7 +19,7 @@ from material import NOW, claim
 
 def record() -> Record:
     begun = table.begin(ClaimRecord.of(claim()), NOW, None)
-    return Record(replace(table.turned_away(begun), failures=1, refusals=1))
+    return Record(replace(table.turned_away(begun, ()), failures=1, refusals=1))
 
 
 def test_it_comes_back_as_it_was() -> None:
@@ -45,7 +45,7 @@ def test_a_record_from_before_a_device_could_make_its_own_key() -> None:
 
 def full_record() -> Record:
     """Every field has a value."""
-    begun = table.turned_away(table.begin(ClaimRecord.of(claim()), NOW, "0d" * 32))
+    begun = table.turned_away(table.begin(ClaimRecord.of(claim()), NOW, "0d" * 32), ())
     target = Target(
         "e.example", (8883, 443), "T", (("a", "1"),), "c", "{thing_name}", "ca" * 32, "device", "RSA-2048"
     )

@@ -147,8 +147,11 @@ class TestTheNewestDrop:
     def test_blocked_by_the_configuration_is_for_somebody_too(self) -> None:
         found = failed(Code.PARAMETER_UNRESOLVED, parameter="Serial", detail="no serial")
         made = attempt(0)
-        blocked = document(replace(table.advance(made, Event.BLOCKED, made.started_at), problem=found))
-        assert end(STATES["claimed"], blocked) is Exit.REFUSED
+        blocked = replace(table.advance(made, Event.BLOCKED, made.started_at), problem=found)
+        assert end(STATES["claimed"], document(replace(blocked, failures=3))) is Exit.REFUSED
+        assert end(STATES["claimed"], document(replace(blocked, failures=2))) is None, "it may appear"
+        wrong = replace(made, problem=failed(Code.CONFIG_INVALID, detail="nmae: unknown"))
+        assert end(STATES["claimed"], document(wrong)) is Exit.REFUSED
 
 
 class TestOneClaim:

@@ -176,7 +176,10 @@ def _ended(outcome: Outcome, taken: Taken, scene: Scene) -> list[str]:
             "",
             *wrapped("The claim and its key are destroyed on this device. Nothing more to do."),
         ]
-    if outcome.code is Code.CLAIM_EXPIRED:
+    attempt = scene.record.attempt
+    if attempt is not None and attempt.problem is not None and _is_about(attempt.problem, outcome):
+        found = attempt.problem
+    elif outcome.code is Code.CLAIM_EXPIRED:
         found = problem(
             Code.CLAIM_EXPIRED,
             claim=short(taken.fingerprint),
@@ -190,6 +193,10 @@ def _ended(outcome: Outcome, taken: Taken, scene: Scene) -> list[str]:
         found = general(outcome.code or Code.INTERNAL_ERROR)
     words = _explained(found.about(template=scene.template))
     return ["REFUSED", "", *words, "", *wrapped("The claim and its key are destroyed.")]
+
+
+def _is_about(found: Problem, outcome: Outcome) -> bool:
+    return found.code is outcome.code and found.fields.get("claim") == short(outcome.claim)
 
 
 def _identity(identity: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from .errors import Code, Problem
     from .model import Claim, Target
@@ -181,10 +181,6 @@ def begin(claim: ClaimRecord, now: datetime, replaces: str | None) -> Attempt:
     return Attempt(State.CLAIMED, now, claim=claim, replaces=replaces, stages=((State.CLAIMED, now),))
 
 
-# More than anybody has claims; a longer list would only be somebody's flood.
-MAX_REFUSED = 32
-
-
 def preference(
     claim: ClaimRecord, refused: tuple[str, ...], now: datetime
 ) -> tuple[bool, bool, int, datetime]:
@@ -194,13 +190,17 @@ def preference(
     return now < claim.not_after, now >= claim.not_before, turn, claim.not_after
 
 
-def turned_away(attempt: Attempt) -> Attempt:
-    """The endpoint does not want the attempt's claim: another one's turn comes before its next."""
+def turned_away(attempt: Attempt, kept: Collection[str]) -> Attempt:
+    """The endpoint does not want the attempt's claim: another one's turn comes before its next.
+
+    `kept`: fingerprints of the claims on disk. None of these is forgotten, however many somebody invents:
+    one that is would count as never tried, and come before the honest one behind it.
+    """
     if attempt.claim is None:
         return attempt
     mine = attempt.claim.fingerprint
-    refused = (*(each for each in attempt.refused if each != mine), mine)
-    return replace(attempt, refused=refused[-MAX_REFUSED:])
+    refused = (*(each for each in attempt.refused if each != mine and each in kept), mine)
+    return replace(attempt, refused=refused)
 
 
 def advance(attempt: Attempt, event: Event, now: datetime) -> Attempt:

@@ -149,6 +149,13 @@ _CATALOGUE: dict[Code, Explanation] = {
         _NEW_CLAIM + "; if this one was made just now, the clock is ahead: compare `date -u` with the right"
         " time in UTC, and set it first",
     ),
+    Code.CLAIM_RAN_OUT: Explanation(
+        Kind.UNUSABLE,
+        Exit.CLAIM_UNUSABLE,
+        "the claim {claim} expired at {not_after} before the device was registered: {reason}",
+        "what stood in the way stood there for as long as the claim lived; another claim meets it as well",
+        "cure that first, see `claimd explain {trouble}`; then " + _NEW_CLAIM,
+    ),
     Code.CLAIM_NOT_YET_VALID: Explanation(
         Kind.WAITING,
         Exit.RETRY,

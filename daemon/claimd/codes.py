@@ -53,6 +53,7 @@ class Code(str, Enum):
     FOLDER_NOT_SWEPT = "folder-not-swept"
     # what the claim is
     CLAIM_EXPIRED = "claim-expired"
+    CLAIM_RAN_OUT = "claim-ran-out"
     CLAIM_NOT_YET_VALID = "claim-not-yet-valid"
     CLAIM_IS_PERMANENT = "claim-is-permanent"
     CLAIM_SUPERSEDED = "claim-superseded"

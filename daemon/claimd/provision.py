@@ -122,6 +122,7 @@ class Pass:
         self._dial: Dialer | None = None
         self._probed = False
         self._activated = False
+        self._tried: set[str] = set()
 
     # -- the pass
 
@@ -248,8 +249,9 @@ class Pass:
         if attempt is None or attempt.claim is None or not claims or attempt.state in _WITHOUT_CLAIM:
             return False
         best = self._most_promising(claims, attempt)
-        if best.fingerprint in (attempt.claim.fingerprint, *attempt.refused):
+        if best.fingerprint in (attempt.claim.fingerprint, *attempt.refused, *self._tried):
             return False
+        self._tried.add(best.fingerprint)  # once a pass: whatever the list says, a pass has an end
         self._say("claim", f"claim {short(best.fingerprint)} is tried instead")
         self._save(self._unblocked(attempt, best))
         return True
@@ -545,15 +547,12 @@ class Pass:
         """notAfter has come: the claim goes, a staged key waits for the next one."""
         lost, now = attempt.claim, self._now()
         assert lost is not None
-        attempt = out_of_blocked(attempt, now)
-        expired = problem(
-            Code.CLAIM_EXPIRED,
-            claim=short(lost.fingerprint),
-            not_after=spoken(lost.not_after),
-            now=spoken(now),
-        )
-        attempt = replace(table.advance(attempt, Event.CLAIM_LOST, now), claim=None, problem=expired)
-        outcome = Outcome(now, lost.fingerprint, "failed", None, None, Code.CLAIM_EXPIRED)
+        end = _end_of(lost, attempt.problem, now)
+        moved = table.advance(out_of_blocked(attempt, now), Event.CLAIM_LOST, now)
+        attempt = replace(moved, claim=None, problem=end)
+        if attempt.state in table.ENDED:
+            attempt = replace(attempt, retry_at=None)
+        outcome = Outcome(now, lost.fingerprint, "failed", None, None, end.code)
         self._keep(self._record.with_attempt(attempt).with_outcome(outcome))
         self._store.destroy_claim(lost.fingerprint)
 
@@ -605,7 +604,7 @@ class Pass:
             self._let_token_lapse(attempt)
             attempt = self._record.attempt or attempt
         if why.code in _TURNED_AWAY:
-            attempt = table.turned_away(attempt)
+            attempt = table.turned_away(attempt, self._store.claim_names())
         if why.kind is Kind.BLOCKED and attempt.state is not State.REGISTERED:
             resume = State.CLAIMED if attempt.state is State.KEYS_REQUESTED else attempt.state
             blocked = table.advance(attempt, Event.BLOCKED, now)
@@ -765,6 +764,16 @@ class Pass:
 def _is_looked_at_again(attempt: Attempt) -> bool:
     """Blocked by something that the configuration names and that may appear without anybody's touching it."""
     return attempt.problem is not None and attempt.problem.code in _OUTSIDE_THE_CONFIGURATION
+
+
+def _end_of(claim: ClaimRecord, before: Problem | None, now: datetime) -> Problem:
+    """Why a claim came to nothing: whoever makes another one must hear what stood in the way of this one."""
+    name, not_after = short(claim.fingerprint), spoken(claim.not_after)
+    if before is None or before.kind is Kind.UNUSABLE or before.code is Code.CLAIM_NOT_YET_VALID:
+        return problem(Code.CLAIM_EXPIRED, claim=name, not_after=not_after, now=spoken(now))
+    return problem(
+        Code.CLAIM_RAN_OUT, claim=name, not_after=not_after, reason=before.happened, trouble=before.code.value
+    )
 
 
 def _comes_back(attempt: Attempt) -> bool:

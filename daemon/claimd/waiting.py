@@ -151,10 +151,19 @@ def _stuck(document: Mapping[str, Any]) -> Ending | None:
     found = document["problem"]
     if State(attempt["state"]) in table.ENDED:
         return None
-    refused = _exit(found and found["code"]) is Exit.REFUSED and attempt["failures"] >= _REFUSALS
-    if State(attempt["state"]) is State.BLOCKED or refused:
+    tries = attempt["failures"]
+    refused = _exit(found and found["code"]) is Exit.REFUSED and tries >= _REFUSALS
+    wrong = _exit(found and found["code"]) is Exit.CONFIGURATION and not _may_appear(found, tries)
+    blocked = State(attempt["state"]) is State.BLOCKED and not _may_appear(found, tries)
+    if blocked or refused or wrong:
         return Ending(_or_old(document, Exit.REFUSED), "this needs somebody to act", found)
     return None
+
+
+def _may_appear(found: Mapping[str, Any] | None, tries: int) -> bool:
+    """What the configuration names may be there in a moment, and is looked for meanwhile."""
+    code = found and found["code"]
+    return code in (Code.CA_UNUSABLE.value, Code.PARAMETER_UNRESOLVED.value) and tries < _REFUSALS
 
 
 def _of_outcome(document: Mapping[str, Any], outcome: Mapping[str, Any]) -> Ending:

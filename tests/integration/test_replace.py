@@ -140,7 +140,7 @@ class TestAReplace:
         device.put("claim.json", json.dumps(sandbox.create_claim(life=3)))
         sandbox.faults.set("reject step=create-keys status=500")
         assert device.provision()["exit"] == 3
-        wait_for(lambda: device.provision()["outcome"] == "claim-expired", "the end of the claim")
+        wait_for(lambda: device.provision()["outcome"] == "claim-ran-out", "the end of the claim")
         assert contents(device.identity) == kept
         assert "old-identity-serves" in [note["code"] for note in device.status()["notes"]]
 
