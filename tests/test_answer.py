@@ -11,10 +11,10 @@ import pytest
 from claimd import answer
 from claimd import attempt as table
 from claimd.answer import Scene
-from claimd.attempt import Attempt, ClaimRecord, Event, Outcome, Record
+from claimd.attempt import Attempt, ClaimRecord, Event, Outcome, Record, State
 from claimd.errors import Code, problem
 from claimd.ledger import Taken
-from claimd.model import spoken
+from claimd.model import short, spoken
 from claimd.words import COLUMNS
 from material import NOW, claim
 
@@ -106,6 +106,21 @@ class TestAClaim:
         failed = outcome("failed", Code.CLAIM_EXPIRED)
         said = answer.of_claim(TAKEN, scene(other, failed, held=False))
         assert said[0] == "REFUSED" and "expired at 2026-03-01 12:05:00 UTC" in one_text(said)
+
+    def test_run_out_with_what_stood_in_its_way(self) -> None:
+        found = problem(
+            Code.CLAIM_RAN_OUT,
+            claim=short(CLAIM.fingerprint),
+            not_after=spoken(CLAIM.certificate.not_after),
+            reason="the name x can't be resolved",
+            trouble="dns-failed",
+        )
+        lost = replace(claimed(), state=State.FAILED, claim=None, problem=found)
+        ended = outcome("failed", Code.CLAIM_RAN_OUT)
+        said = answer.of_claim(TAKEN, scene(lost, ended, held=False))
+        assert said[0] == "REFUSED" and "before the device was registered: the name x" in one_text(said)
+        another = answer.of_claim(TAKEN, scene(replace(lost, problem=None), ended, held=False))
+        assert "expired at 2026-03-01 12:05:00 UTC" in one_text(another), "what it was is forgotten by now"
 
     def test_the_newest_end_counts(self) -> None:
         ends = (outcome("failed", Code.CLAIM_EXPIRED), outcome("active"))

@@ -179,7 +179,7 @@ def _ended(outcome: Outcome, taken: Taken, scene: Scene) -> list[str]:
     attempt = scene.record.attempt
     if attempt is not None and attempt.problem is not None and _is_about(attempt.problem, outcome):
         found = attempt.problem
-    elif outcome.code is Code.CLAIM_EXPIRED:
+    elif outcome.code in (Code.CLAIM_EXPIRED, Code.CLAIM_RAN_OUT):
         found = problem(
             Code.CLAIM_EXPIRED,
             claim=short(taken.fingerprint),
