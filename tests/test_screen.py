@@ -74,6 +74,8 @@ class TestStatus:
             ("claim-not-recognised", False),
             ("claim-still-arriving", False),
             ("claim-key-missing", False),
+            ("config-invalid", False),
+            ("not-configured", False),
             ("dns-failed", True),
         ],
     )
@@ -81,6 +83,15 @@ class TestStatus:
         crashed = STATES["crashed"]
         lines = status_lines({**crashed, "problem": {**crashed["problem"], "code": code}}, NOW)
         assert any(line.startswith("next try:") for line in lines) is tried
+
+    def test_what_may_appear_by_itself_has_a_next_try_though_it_blocks(self) -> None:
+        blocked = STATES["blocked"]
+        assert not [line for line in status_lines(blocked, NOW) if line.startswith("next try:")]
+        looked_for = {
+            **blocked,
+            "attempt": {**blocked["attempt"], "next_try_at": (NOW + timedelta(seconds=5)).isoformat()},
+        }
+        assert [line for line in status_lines(looked_for, NOW) if line.startswith("next try:     in 5 s")]
 
     @pytest.mark.parametrize(
         ("state", "names", "said"),

@@ -439,7 +439,8 @@ _CATALOGUE: dict[Code, Explanation] = {
         "the template makes the certificate INACTIVE until somebody approves it, or its policy does not let"
         " the client id {client_id} connect",
         "approve it: `aws iot update-certificate --certificate-id {certificate_id} --new-status ACTIVE`, or"
-        " correct the policy; claimd keeps the identity and tries again",
+        " correct the policy; claimd keeps the identity and tries again; if the certificate was deleted in"
+        " AWS, only `sudo claimd forget` and a new claim help",
     ),
     Code.IDENTITY_UNPROVEN: Explanation(
         Kind.RETRY,

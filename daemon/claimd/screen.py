@@ -52,6 +52,9 @@ _NOT_TRIED_AGAIN = frozenset(
     Code.CLAIM_KEY_MISSING.value,
     Code.CLAIM_CERTIFICATE_MISSING.value,
     Code.CLAIM_STILL_ARRIVING.value,
+    # An edit is seen at once; the next pass by itself is the one at the claim's end.
+    Code.CONFIG_INVALID.value,
+    Code.NOT_CONFIGURED.value,
 }
 
 
@@ -212,9 +215,9 @@ def _code_lines(code: str, columns: int) -> list[str]:
 
 def _next_try(document: Mapping[str, Any], now: datetime) -> str | None:
     attempt, service = document["attempt"], document["service"]
-    if document["state"] == DeviceState.BLOCKED.value:
-        return None  # a pass comes when the claim expires; it is no try
     at = attempt and attempt["next_try_at"]
+    if document["state"] == DeviceState.BLOCKED.value and at is None:
+        return None  # a pass comes when the claim expires; it is no try
     found = document["problem"]
     if at is None and service is not None and found is not None and found["code"] not in _NOT_TRIED_AGAIN:
         at = service.get("next_pass_at")
