@@ -190,6 +190,44 @@ def at_subscribe(context: ssl.SSLContext, act: Callable[[ssl.SSLSocket], None]) 
     return Peer(serve)
 
 
+def granting(context: ssl.SSLContext, codes: int) -> Peer:
+    """An MQTT 5 server whose SUBACK has so many reason codes, however many topics were asked for."""
+
+    def serve(one: socket.socket) -> None:
+        with context.wrap_socket(one, server_side=True) as secure:
+            for packet in _packets(secure):
+                if isinstance(packet, mqtt5.ConnectPacket):
+                    secure.sendall(encoded(mqtt5.ConnAckPacket()))
+                elif isinstance(packet, mqtt5.SubscribePacket):
+                    granted = [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE] * codes
+                    secure.sendall(encoded(mqtt5.SubAckPacket(packet.packet_id, granted)))
+
+    return Peer(serve)
+
+
+def inventing(context: ssl.SSLContext, topics: int, size: int, answer: bytes) -> Peer:
+    """An MQTT 5 server that has a message of `size` bytes on so many topics that nobody asked for, before it
+    answers a request."""
+    noise = bytes(size)
+
+    def serve(one: socket.socket) -> None:
+        with context.wrap_socket(one, server_side=True) as secure:
+            for packet in _packets(secure):
+                if isinstance(packet, mqtt5.ConnectPacket):
+                    secure.sendall(encoded(mqtt5.ConnAckPacket()))
+                elif isinstance(packet, mqtt5.SubscribePacket):
+                    granted = [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE for _ in topic_filters(packet)]
+                    secure.sendall(encoded(mqtt5.SubAckPacket(packet.packet_id, granted)))
+                elif isinstance(packet, mqtt5.PublishPacket):
+                    for number in range(topics):
+                        secure.sendall(
+                            encoded(mqtt5.PublishPacket(f"{packet.topic}/{number}", payload=noise))
+                        )
+                    secure.sendall(encoded(mqtt5.PublishPacket(packet.topic + "/accepted", payload=answer)))
+
+    return Peer(serve)
+
+
 def refusing_publish(context: ssl.SSLContext) -> Peer:
     """An MQTT 5 server that grants the subscriptions and refuses every PUBLISH."""
 

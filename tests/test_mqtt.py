@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,27 @@ def test_an_acknowledgement_is_no_answer(files: peers.TlsFiles) -> None:
         with pytest.raises(LinkError) as caught:
             link.request(TOPICS, Secret(b"{}"), 0.5)
         assert caught.value.trouble is Trouble.NO_ANSWER
+
+
+def test_what_nobody_subscribed_to_is_not_kept(files: peers.TlsFiles) -> None:
+    topics, size = 200, 128 * 1024
+    with linked(files, peers.inventing(files.context(), topics, size, b"{}")) as link:
+        tracemalloc.start()
+        try:
+            assert link.request(TOPICS, Secret(b"{}"), SECONDS) == (True, b"{}")
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    # One connection keeps the order: before the answer all of them had come.
+    assert held < topics * size / 10
+
+
+@pytest.mark.parametrize("codes", [1, 3])
+def test_a_subscription_is_acknowledged_topic_by_topic(files: peers.TlsFiles, codes: int) -> None:
+    with connected(files, peers.granting(files.context(), codes)) as link, pytest.raises(LinkError) as caught:
+        link.subscribe(ANSWERS, SECONDS)
+    assert caught.value.trouble is Trouble.SUBSCRIBE_REFUSED
+    assert caught.value.detail == f"SUBACK has {codes} reason codes for 2 topics"
 
 
 class TestAnAcknowledgementThatDoesNotCome:

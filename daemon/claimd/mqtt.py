@@ -129,6 +129,7 @@ class CrtLink:
         self._connected = False
         self._stopped = False
         self._failure: LinkError | None = None
+        self._awaited: frozenset[str] = frozenset()
         self._answers: dict[str, bytes] = {}
         options = mqtt5.ClientOptions(
             host_name=host,
@@ -142,6 +143,8 @@ class CrtLink:
                 keep_alive_interval_sec=KEEP_ALIVE_SECONDS,
                 session_expiry_interval_sec=LONGEST_SESSION_SECONDS if as_guest else None,
                 receive_maximum=1 if as_guest else None,
+                # No maximum_packet_size: the CRT does not hold a server to it (awscrt 0.36.1, measured), and
+                # an honest server would drop somebody's longer messages. The unit's MemoryMax is the bound.
             ),
             session_behavior=_SESSION_OF_ANOTHER if as_guest else mqtt5.ClientSessionBehaviorType.CLEAN,
             offline_queue_behavior=mqtt5.ClientOperationQueueBehaviorType.FAIL_ALL_ON_DISCONNECT,
@@ -171,12 +174,16 @@ class CrtLink:
     def subscribe(self, topics: tuple[str, ...], seconds: float) -> None:
         # QoS 0 for the answers: a lost one shows as a lost connection, TCP knows nothing in between.
         subscriptions = [mqtt5.Subscription(topic_filter=t, qos=mqtt5.QoS.AT_MOST_ONCE) for t in topics]
+        with self._changed:
+            self._awaited = frozenset(topics)
         acknowledged = self._client.subscribe(mqtt5.SubscribePacket(subscriptions=subscriptions))
-        suback = self._result(acknowledged, seconds, Trouble.SUBSCRIBE_REFUSED)
-        refused = [t for t, code in zip(topics, suback.reason_codes, strict=True) if int(code) >= 0x80]
+        codes = [int(c) for c in self._result(acknowledged, seconds, Trouble.SUBSCRIBE_REFUSED).reason_codes]
+        if len(codes) != len(topics):
+            detail = f"SUBACK has {len(codes)} reason codes for {len(topics)} topics"
+            raise LinkError(Trouble.SUBSCRIBE_REFUSED, detail)
+        refused = [topic for topic, code in zip(topics, codes, strict=True) if code >= 0x80]
         if refused:
-            code = max(int(c) for c in suback.reason_codes)
-            raise LinkError(Trouble.SUBSCRIBE_REFUSED, refused[-1], code=code)
+            raise LinkError(Trouble.SUBSCRIBE_REFUSED, refused[-1], code=max(codes))
 
     def request(self, topics: Topics, payload: Secret, seconds: float) -> tuple[bool, bytes]:
         packet = mqtt5.PublishPacket(
@@ -264,11 +271,13 @@ class CrtLink:
                 data.acquire_publish_acknowledgement_control()
             return
         packet = data.publish_packet
-        payload = bytes(packet.payload or b"")[: MAX_PAYLOAD_BYTES + 1]
+        topic = str(packet.topic)
         with self._changed:
-            # The first answer counts; QoS 1 semantics allow a second copy.
-            self._answers.setdefault(str(packet.topic), payload)
-            self._changed.notify_all()
+            # The first answer counts; QoS 1 semantics allow a second copy. What nobody subscribed to is not
+            # kept: a server may invent topics without end.
+            if topic in self._awaited and topic not in self._answers:
+                self._answers[topic] = bytes(packet.payload or b"")[: MAX_PAYLOAD_BYTES + 1]
+                self._changed.notify_all()
 
     def _on_done(self, future: Any) -> None:
         with self._changed:
