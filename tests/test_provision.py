@@ -307,7 +307,7 @@ def test_a_key_that_is_set_aside_is_named(store: Store) -> None:
     assert serving is not None and serving.certificate_id != ID
     assert ID in store.staged(), "the key stays"
     named = [outcome for outcome in store.load_record().history if outcome.certificate_id == ID]
-    assert [(outcome.result, outcome.code) for outcome in named] == [("failed", Code.TOKEN_INVALID)]
+    assert [(o.claim, o.result, o.code) for o in named] == [("", "failed", Code.TOKEN_INVALID)]
 
 
 def test_trouble_that_nobody_tries_again_calls_no_next_pass(store: Store) -> None:

@@ -324,6 +324,7 @@ def test_a_lost_key_that_may_be_registered_is_named_in_the_history(machine: Mach
     machine.settle()
     (outcome,) = machine.record.history
     assert (outcome.result, outcome.certificate_id, outcome.code) == ("failed", ID, Code.IDENTITY_DAMAGED)
+    assert outcome.claim == "", "a claim that lives has not failed with it"
 
 
 def test_the_stored_answer_keeps_what_aws_said(machine: Machine) -> None:

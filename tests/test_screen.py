@@ -84,6 +84,18 @@ class TestStatus:
         lines = status_lines({**crashed, "problem": {**crashed["problem"], "code": code}}, NOW)
         assert any(line.startswith("next try:") for line in lines) is tried
 
+    def test_a_key_that_was_given_up_is_named(self) -> None:
+        given_up = {
+            "at": NOW.isoformat(),
+            "claim": "",
+            "result": "failed",
+            "certificate_id": CERTIFICATE,
+            "thing_name": None,
+            "code": "token-invalid",
+        }
+        said = "\n".join(status_lines({**STATES["crashed"], "history": [given_up]}, NOW))
+        assert f"certificate {CERTIFICATE[:12]} failed" in " ".join(said.split())
+
     def test_what_may_appear_by_itself_has_a_next_try_though_it_blocks(self) -> None:
         blocked = STATES["blocked"]
         assert not [line for line in status_lines(blocked, NOW) if line.startswith("next try:")]

@@ -153,6 +153,12 @@ class TestTheNewestDrop:
         wrong = replace(made, problem=failed(Code.CONFIG_INVALID, detail="nmae: unknown"))
         assert end(STATES["claimed"], document(wrong)) is Exit.REFUSED
 
+    def test_a_key_that_was_given_up_is_no_claim_s_end(self) -> None:
+        lost = replace(outcome("failed", Code.TOKEN_INVALID, hours=0), claim="", certificate_id="c0" * 32)
+        before = document(attempt(0), history=(OLD,))
+        assert end(before, document(attempt(0), history=(OLD, lost))) is None
+        assert end(before, document(attempt(0), history=(OLD, lost)), wanted=CLAIM.fingerprint) is None
+
 
 class TestOneClaim:
     def test_its_own_end_counts_whenever_it_was(self) -> None:

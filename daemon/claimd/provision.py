@@ -556,15 +556,12 @@ class Pass:
         self._keep(self._record.with_attempt(attempt).with_outcome(outcome))
         self._store.destroy_claim(lost.fingerprint)
 
-    def _let_token_lapse(self, attempt: Attempt) -> None:
+    def _let_token_lapse(self, attempt: Attempt, why: Code = Code.TOKEN_INVALID) -> None:
         self._set_key_aside(attempt)
         now, record = self._now(), self._record
         if attempt.ambiguous:
-            # Nothing tries it any more: a person can, and finds here which one it is.
-            claim = attempt.claim.fingerprint if attempt.claim else ""
-            record = record.with_outcome(
-                Outcome(now, claim, "failed", attempt.certificate_id, None, Code.TOKEN_INVALID)
-            )
+            # Nothing tries it any more: a person can, and finds here which one it is. No claim's end.
+            record = record.with_outcome(Outcome(now, "", "failed", attempt.certificate_id, None, why))
         moved = without_key(table.advance(attempt, Event.TOKEN_LAPSED, now))
         if moved.claim is None and moved.problem is not None and moved.problem.kind is Kind.RETRY:
             moved = replace(moved, problem=None)  # without a claim nothing is tried again
@@ -601,7 +598,7 @@ class Pass:
         self._hang_up()
         now = self._now()
         if self._key_is_used_up(attempt, why):
-            self._let_token_lapse(attempt)
+            self._let_token_lapse(attempt, why.code)
             attempt = self._record.attempt or attempt
         if why.code in _TURNED_AWAY:
             attempt = table.turned_away(attempt, self._store.claim_names())

@@ -262,10 +262,9 @@ def _key_gone(store: Store, record: Record, attempt: Attempt, now: datetime) -> 
         return record, attempt
     if attempt.ambiguous:
         _say(Found.SENT_KEY_GONE, f"{certificate_id}: {damage}")
-        claim = attempt.claim.fingerprint if attempt.claim else ""
-        record = record.with_outcome(
-            Outcome(now, claim, "failed", certificate_id, attempt.thing_name, Code.IDENTITY_DAMAGED)
-        )
+        # Not the end of a claim: one that lives gets another key.
+        lost = Outcome(now, "", "failed", certificate_id, attempt.thing_name, Code.IDENTITY_DAMAGED)
+        record = record.with_outcome(lost)
     else:
         _say(Found.UNUSED_KEY_GONE, f"{certificate_id}: {damage}")
     store.forget_token(certificate_id)

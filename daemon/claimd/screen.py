@@ -269,7 +269,9 @@ _RESULTS = {"active": "became the identity", "failed": "failed", "not-needed": "
 
 
 def _outcome(outcome: Mapping[str, Any]) -> str:
-    claim = f"claim {short(outcome['claim'])}" if outcome["claim"] else "a claim"
+    key = outcome["certificate_id"]
+    other = f"certificate {short(key)}" if key and outcome["result"] == "failed" else "a claim"
+    claim = f"claim {short(outcome['claim'])}" if outcome["claim"] else other
     why = f" [{outcome['code']}]" if outcome["code"] else ""
     thing = f" {outcome['thing_name']}" if outcome["thing_name"] else ""
     return f"{_time(outcome['at'])}  {claim} {_RESULTS.get(outcome['result'], outcome['result'])}{thing}{why}"

@@ -99,7 +99,7 @@ def ending(document: Mapping[str, Any], unseen: bool, wanted: Goal) -> Ending | 
         if _attempt_is_for(document, wanted.fingerprint):
             return _stuck(document)
         return None
-    new = [o for o in document["history"] if _key(o) not in wanted.seen]
+    new = [o for o in document["history"] if o["claim"] and _key(o) not in wanted.seen]
     for outcome in new:
         if outcome["result"] == "active":
             return _of_outcome(document, outcome)
