@@ -48,6 +48,7 @@ def test_a_claim_of_another_account_however_it_is_turned_away(refusal: Refusal, 
     assert seen.said["commands"] == [
         "aws sts get-caller-identity",
         "aws iot describe-endpoint --endpoint-type iot:Data-ATS",
+        "claimd config show",
     ]
 
 
