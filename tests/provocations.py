@@ -645,6 +645,7 @@ ELSEWHERE: Mapping[Code, str] = {
     Code.FOLDER_NOT_SWEPT: "tests/test_intake.py: a folder that has waited for a minute",
     Code.OLD_CERTIFICATE_ACTIVE: "tests/integration/test_replace.py: a replaced identity",
     Code.OLD_IDENTITY_SERVES: "tests/integration/test_replace.py: a replacement that is under way",
+    Code.SERVICE_STOPPED: "tests/integration/test_answers.py: a device whose service was never started",
     Code.PASS_TIMED_OUT: "tests/test_service.py: a worker that hangs, with shorter limits",
     Code.INTERNAL_ERROR: "no input is known that does it; tests/test_verdict.py reads one",
 }

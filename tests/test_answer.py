@@ -211,6 +211,15 @@ class TestReadiness:
         said = answer.of_readiness(problem(Code.NOT_CONFIGURED, missing="endpoint", file="x"), "/drop")
         assert said[:3] == ["NOT READY", "", "Not configured: set endpoint."]
 
+    def test_without_the_service_nobody_looks_again(self) -> None:
+        start = "claimd --root /somewhere run"
+        said = answer.of_readiness(None, "/drop", start)
+        assert said[:3] == ["NOT READY", "", "The service is not running: nobody takes in what is dropped."]
+        assert f"what to do: start it: {start}" in one_text(said) and "looks again" not in one_text(said)
+        both = answer.of_readiness(problem(Code.NOT_CONFIGURED, missing="endpoint", file="x"), "/drop", start)
+        assert both[2] == "Not configured: set endpoint." and both[4:] != []
+        assert both[-len(said) + 2 :] == said[2:] and "looks again" not in one_text(both)
+
 
 @pytest.mark.parametrize("code", list(Code))
 def test_every_failure_fits_the_screen_and_ends_with_its_code(code: Code) -> None:

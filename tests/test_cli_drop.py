@@ -155,6 +155,13 @@ class TestPut:
         lines = [line.strip() for line in run(device, "status").stdout.splitlines()]
         assert start in lines or any(line.endswith(f": {start}") for line in lines), lines
 
+    def test_a_status_that_can_t_be_read_is_no_failure_of_a_drop(self, device: Device) -> None:
+        Path(device.layout.status_file).parent.mkdir(parents=True, exist_ok=True)
+        Path(device.layout.status_file).write_text("not a status")
+        ended = run(device, "put", text=answer_of_aws(fresh()))
+        assert ended.returncode == 0 and ended.stderr.startswith("claimd: the service is not running")
+        assert len(device.dropped()) == 1
+
     def test_of_one_that_runs_nothing_is_said(self, device: Device) -> None:
         device.start()
         try:

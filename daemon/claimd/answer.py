@@ -60,7 +60,12 @@ def file_name(dropped: str) -> str:
     return plain + ".txt"
 
 
-def of_readiness(trouble: Problem | None, drop_directory: str) -> list[str]:
+def of_readiness(trouble: Problem | None, drop_directory: str, start: str | None = None) -> list[str]:
+    """`start`: the command that starts the service, when it is not running."""
+    if start is not None:
+        stopped = general(Code.SERVICE_STOPPED)
+        also = [] if trouble is None else [*_explained(trouble), ""]
+        return ["NOT READY", "", *also, *_explained(stopped, remedy=f"start it: {start}", commands=(start,))]
     if trouble is not None:
         return ["NOT READY", "", *_explained(trouble), "", *wrapped("claimd looks again by itself.")]
     return [
@@ -207,11 +212,14 @@ def _identity(identity: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _explained(found: Problem) -> list[str]:
+def _explained(
+    found: Problem, *, remedy: str | None = None, commands: tuple[str, ...] | None = None
+) -> list[str]:
+    """`remedy`, `commands`: in place of the catalogue's, where more is known."""
     return [
         *wrapped(found.sentence),
         *labelled("likely cause", found.cause, width=_WIDTH),
-        *labelled("what to do", found.remedy, width=_WIDTH, commands=found.commands),
+        *labelled("what to do", remedy or found.remedy, width=_WIDTH, commands=commands or found.commands),
         *labelled("code", found.code.value, width=_WIDTH),
     ]
 

@@ -562,6 +562,13 @@ _CATALOGUE: dict[Code, Explanation] = {
         "another version of claimd or another program wrote it; nothing is known of the identity by it",
         "have it written anew: `sudo claimd provision`; an identity that is there serves meanwhile",
     ),
+    Code.SERVICE_STOPPED: Explanation(
+        Kind.WAITING,
+        Exit.RETRY,
+        "the service is not running: nobody takes in what is dropped",
+        "it was stopped, or not started since claimd was installed",
+        "start it: `sudo systemctl start claimd`",
+    ),
     Code.PASS_RUNNING: Explanation(
         Kind.RETRY,
         Exit.RETRY,

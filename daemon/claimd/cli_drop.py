@@ -8,8 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .errors import Code, Exit, printable, problem
-from .terminal import complain, now, status, warn_if_stopped
+from .errors import Code, Exit, general, printable, problem
+from .terminal import complain, now, service, start_command, status, stopped, warn_if_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +85,7 @@ def _put(options: argparse.Namespace, layout: Layout) -> int:
 
         return wait_for(layout, dropped[-1]["fingerprint"], seconds)
     if dropped:
-        warn_if_stopped(layout, status(layout))
+        warn_if_stopped(layout)
     return Exit.OK if trouble is None else trouble.exit
 
 
@@ -250,11 +250,15 @@ def _ready(options: argparse.Namespace, layout: Layout) -> int:
         else:
             print("\n".join(answer.of_no_need(identity)))
         return Exit.NOTHING_TO_DO
+    start = start_command(layout) if service(layout) is None else None
+    said: Mapping[str, object] | None = stopped(layout) if start is not None else None
+    if found is not None:
+        said = found.to_json()
     if options.json:
-        print(json.dumps({"schema": 1, "ready": found is None, "problem": found and found.to_json()}))
+        print(json.dumps({"schema": 1, "ready": said is None, "problem": said}))
     else:
-        print("\n".join(answer.of_readiness(found, layout.drop_directory)))
-    return Exit.OK if found is None else found.exit
+        print("\n".join(answer.of_readiness(found, layout.drop_directory, start)))
+    return Exit.OK if said is None else general(Code(said["code"])).exit
 
 
 def _identity_that_stays(layout: Layout, config_file: str | None) -> Mapping[str, Any] | None:

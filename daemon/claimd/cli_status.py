@@ -9,7 +9,18 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .errors import ClaimdError, Code, Exit, printable
-from .terminal import Live, columns, now, say, start_command, status, unseen, warn_if_stopped
+from .terminal import (
+    Live,
+    columns,
+    now,
+    say,
+    service,
+    start_command,
+    status,
+    stopped,
+    unseen,
+    warn_if_stopped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,7 +130,7 @@ def wait_for(layout: Layout, fingerprint: str | None, seconds: float) -> int:
 
     first = status(layout)
     goal = waiting.goal(first, unseen(layout, first), fingerprint)
-    warn_if_stopped(layout, first)
+    warn_if_stopped(layout)
 
     def over(document: dict[str, Any]) -> Ending | None:
         return waiting.ending(document, unseen(layout, document), goal)
@@ -152,7 +163,7 @@ def _present(layout: Layout) -> dict[str, Any] | None:
         found: dict[str, Any] | None = status(layout)["problem"]
     except ClaimdError as error:
         return error.problem.to_json()
-    return found
+    return stopped(layout) if found is None and service(layout) is None else found
 
 
 def _explain(options: argparse.Namespace, layout: Layout) -> int:

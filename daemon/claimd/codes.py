@@ -112,6 +112,7 @@ class Code(str, Enum):
     STATE_OF_ANOTHER_DEVICE = "state-of-another-device"
     ATTEMPT_UNREADABLE = "attempt-unreadable"
     STATUS_UNREADABLE = "status-unreadable"
+    SERVICE_STOPPED = "service-stopped"
     PASS_RUNNING = "pass-running"  # noqa: S105  the name of a failure
     INTERRUPTED = "interrupted"
     PASS_TIMED_OUT = "pass-timed-out"  # noqa: S105  the name of a failure

@@ -13,7 +13,7 @@ import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from .errors import Code, fail, printable
+from .errors import Code, fail, printable, problem
 from .report import MAX_STATUS_BYTES, decoded, merged, problem_lines
 from .screen import START, painted
 from .words import COLUMNS
@@ -143,10 +143,15 @@ def status(layout: Layout) -> dict[str, Any]:
     meanwhile is then seen twice, never missed. Raises ClaimdError(STATUS_UNREADABLE).
     """
     names = dropped(layout)
-    watcher = read_document(layout.supervisor_file)
-    alive = watcher if _alive(watcher) else None
+    watcher = service(layout)
     worker = _worker(layout)
-    return merged(worker, alive, drop_directory=layout.drop_directory, dropped=names)
+    return merged(worker, watcher, drop_directory=layout.drop_directory, dropped=names)
+
+
+def service(layout: Layout) -> dict[str, Any] | None:
+    """What the watcher says of itself; None when it is not running."""
+    watcher = read_document(layout.supervisor_file)
+    return watcher if _alive(watcher) else None
 
 
 def start_command(layout: Layout) -> str:
@@ -154,9 +159,16 @@ def start_command(layout: Layout) -> str:
     return shlex.join(["claimd", "--root", layout.root, "run"]) if layout.root else START
 
 
-def warn_if_stopped(layout: Layout, document: dict[str, Any]) -> None:
+def stopped(layout: Layout) -> dict[str, Any]:
+    """That the service is not running, as a status shows a problem, with the command for this device."""
+    command = start_command(layout)
+    said = problem(Code.SERVICE_STOPPED).to_json()
+    return {**said, "remedy": f"start it: {command}", "commands": [command]}
+
+
+def warn_if_stopped(layout: Layout) -> None:
     """For who has dropped a claim, or waits for one: nothing comes of it without the service."""
-    if document["service"] is None:
+    if service(layout) is None:
         said = f"claimd: the service is not running; start it: {start_command(layout)}"
         tell([said], sys.stderr)
 

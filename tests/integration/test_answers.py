@@ -145,8 +145,31 @@ class TestADrop:
 
 
 class TestReady:
+    def test_a_device_that_waits_for_a_claim(self, device: Device) -> None:
+        device.start()
+        wait_for(lambda: device.status()["service"], "the service")
+        ended = device.run("ready")
+        assert ended.returncode == 0 and ended.stdout.startswith("READY\n"), ended
+        assert json.loads(device.run("ready", "--json").stdout) == {
+            "schema": 1,
+            "ready": True,
+            "problem": None,
+        }
+        assert device.run("explain").stdout.startswith("nothing is wrong now")
+
+    def test_a_service_that_does_not_run(self, device: Device) -> None:
+        start = f"claimd --root {device.root} run"
+        ended = device.run("ready")
+        assert ended.returncode == 75 and ended.stdout.startswith("NOT READY\n\nThe service is not running")
+        said = json.loads(device.run("ready", "--json").stdout)
+        assert (said["ready"], said["problem"]["code"]) == (False, "service-stopped")
+        assert said["problem"]["commands"] == [start]
+        explained = device.run("explain").stdout
+        assert explained.startswith("service-stopped\n")
+        for text in (ended.stdout, explained):
+            assert any(line.endswith(start) for line in text.splitlines()), text
+
     def test_a_device_that_needs_no_claim(self, device: Device, sandbox: Sandbox) -> None:
-        assert device.run("ready").stdout.startswith("READY\n")
         device.put("claim.json", json.dumps(sandbox.create_claim()))
         assert device.provision()["exit"] == 0
         ended = device.run("ready")
@@ -154,6 +177,8 @@ class TestReady:
         assert ended.stdout.startswith("DONE\n") and "would be destroyed unused" in ended.stdout
         assert json.loads(device.run("ready", "--json").stdout)["ready"] is False
         device.configure('reprovision = "replace"' + configuration(sandbox))
+        device.start()
+        wait_for(lambda: device.status()["service"], "the service")
         assert device.run("ready").stdout.startswith("READY\n")
 
 

@@ -259,6 +259,8 @@ class TestExplain:
         assert run.returncode == 2 and "claimd explain --list" in run.stderr
 
     def test_status_names_what_explain_explains(self, stage: Stage) -> None:
+        stage.device.start()
+        wait_for(lambda: stage.device.status()["service"], "the service")
         document = json.loads(stage.device.run("status", "--json").stdout)
         assert document["problem"] is None
         assert "nothing is wrong now" in stage.device.run("explain").stdout

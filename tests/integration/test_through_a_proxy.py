@@ -155,7 +155,7 @@ def test_it_dies_in_the_middle(device: Device, sandbox: Sandbox, proxy: ConnectP
 
 
 def test_what_is_asked_beforehand_goes_the_same_way(device: Device, proxy: ConnectProxy) -> None:
-    assert device.run("ready").returncode == 0
+    assert json.loads(device.run("ready", "--json").stdout)["problem"]["code"] == "service-stopped"
     ended = device.run(
         "doctor", "--json", "--only", "network-proxy,network-port,network-reach,tls-chain,tls-version"
     )
