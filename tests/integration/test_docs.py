@@ -43,7 +43,7 @@ ENDS = {
 }
 # Programs of the system, with the words that may follow.
 SYSTEM = re.compile(
-    r"systemd-tmpfiles --create claimd\.conf|systemctl (restart claimd|status claimd-sweep\.path)"
+    r"systemd-tmpfiles --create claimd\.conf|systemctl ((re)?start claimd|status claimd-sweep\.path)"
     r"|chmod 0644 \S+"
     r"|date -u|date -u -s \S+|date -u -s '[^']*'|apt install --reinstall ca-certificates|getent hosts \S+"
     r"|timedatectl set-ntp true|df -[hi] \S+|dmesg|mount -o remount,rw \S+|usermod -aG claimd-drop \S+"
