@@ -637,6 +637,7 @@ PROVOCATIONS = (
 # The others, and how each of them is provoked.
 ELSEWHERE: Mapping[Code, str] = {
     Code.CLAIM_DAMAGED: "tests/test_recovery.py: a kept claim that the disk has changed",
+    Code.DROP_ENTRY_EXPOSED: "tests/test_intake.py: files and folders of mode 0666 and 0777",
     Code.STATUS_UNREADABLE: "tests/integration/test_floods.py: a status of schema 99",
     Code.IDENTITY_EXPIRES: "tests/integration/test_telling.py: a clock of 2049",
     Code.IDENTITY_EXPIRED: "tests/integration/test_telling.py: a clock of 2050",

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -15,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
+import material
 from claimd import drop as drop_module
 from claimd import sweep
-from claimd.drop import MAX_FILES_A_FOLDER, MAX_KEPT_ASIDE, Drop, Entry, anybody_may_link
-from claimd.durable import Disk
+from claimd.drop import MAX_FILES_A_FOLDER, MAX_KEPT_ASIDE, Drop, Entry, anybody_may_link, put
+from claimd.durable import TEMPORARY_PREFIX, Disk
 from claimd.errors import ClaimdError, Code
 from claimd.listing import ASIDE_PREFIX, MAX_ENTRIES_A_SCAN
 from claimd.pem import MAX_FILE_BYTES
@@ -337,6 +339,72 @@ def only_name(place: Path) -> str:
     names = [each.name for each in place.iterdir()]
     assert len(names) == 1, names
     return names[0]
+
+
+class TestPut:
+    def test_it_writes_onto_nothing_that_somebody_has_made(self, place: Path) -> None:
+        """Not even were its temporary name known."""
+        trap = place / f"{TEMPORARY_PREFIX}known"
+        trap.touch(0o666)
+        with pytest.raises(FileExistsError):
+            put(str(place), Disk(token=lambda: "known"), material.claim())
+        assert trap.read_bytes() == b"" and os.listdir(place) == [trap.name]
+        name = put(str(place), Disk(), material.claim())
+        assert stat.S_IMODE((place / name).stat().st_mode) == 0o600
+        assert put(str(place), Disk(), material.claim()) != name
+
+
+class TestExposed:
+    """The rules are in test_access.py: here, what is asked of the system."""
+
+    def exposed(self, drop: Drop) -> dict[str, bool]:
+        return {entry.name: entry.exposed for entry in drop.scan()}
+
+    @pytest.fixture(autouse=True)
+    def open_door(self, place: Path) -> None:
+        place.parent.chmod(0o755)
+
+    def test_by_mode_of_files_folders_and_what_is_neither(self, drop: Drop, place: Path) -> None:
+        for name in ("closed", "open"):
+            (place / name).mkdir()
+            (place / name / "file").touch()
+            os.mkfifo(place / f"{name} pipe")
+        for path in (place / "open", place / "open" / "file", place / "open pipe"):
+            path.chmod(0o777)
+        (place / "link").symlink_to("/dev/null")
+        assert self.exposed(drop) == {
+            "closed": False,
+            "closed/file": False,
+            "closed pipe": False,
+            "open": True,
+            "open/file": True,
+            "open pipe": True,
+            "link": False,
+        }
+
+    def test_by_acl(self, drop: Drop, place: Path) -> None:
+        path = place / "claim"
+        path.touch(0o600)
+        assert self.exposed(drop) == {"claim": False}
+        # user::rw-, user:12345:rw-, group::---, mask::rw-, other::---
+        nobody = 0xFFFFFFFF
+        entries = [(1, 6, nobody), (2, 6, 12345), (4, 0, nobody), (16, 6, nobody), (32, 0, nobody)]
+        acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+        try:
+            os.setxattr(path, "system.posix_acl_access", acl)
+        except OSError as error:
+            pytest.skip(f"this file system has no ACLs: {error.strerror}")
+        assert self.exposed(drop) == {"claim": True}
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_behind_a_closed_door_only_its_group_counts(self, drop: Drop, place: Path) -> None:
+        place.parent.chmod(0o750)
+        os.chown(place.parent, 0, 54321)
+        for name, group in (("theirs", 54321), ("others", 54322)):
+            (place / name).touch()
+            (place / name).chmod(0o602)
+            os.chown(place / name, 12345, group)
+        assert self.exposed(drop) == {"theirs": False, "others": True}
 
 
 class TestFloods:

@@ -21,6 +21,7 @@ import claimd
 TESTS = Path(__file__).parent
 SOURCES = Path(claimd.__file__).parent
 FLOOR = (
+    "access",
     "agenda",
     "answer",
     "attempt",

@@ -497,6 +497,112 @@ class TestWhereNothingCanBeRemoved:
         assert codes(found) == {"claim": Code.DISK_READ_ONLY, "photo": Code.DISK_READ_ONLY}
 
 
+def _file_in(folder: Path) -> Path:
+    folder.mkdir()
+    return folder / "cert.pem"
+
+
+# Of what others may write to: a file, a folder, what lies in one, what is no file at all.
+TRAPS: dict[str, Callable[[Path, str], object]] = {
+    "empty": lambda path, half: path.touch(0o666),
+    "half a claim": lambda path, half: path.write_text(half),
+    "a claim that AWS could not have made": lambda path, half: path.write_text(
+        whole(material.pair(not_after=datetime(2049, 12, 31, tzinfo=timezone.utc)))
+    ),
+    "too large": lambda path, half: path.write_bytes(b"x" * 100_000),
+    "pipe": lambda path, half: os.mkfifo(path),
+    "folder": lambda path, half: path.mkdir(),
+    "folder with a half": lambda path, half: _file_in(path).write_text(half),
+}
+
+
+class TestTraps:
+    """What somebody else made, in the hope that a claim is copied onto it."""
+
+    @pytest.mark.parametrize("aside", [True, False])
+    @pytest.mark.parametrize("trap", TRAPS)
+    def test_it_goes_at_once(self, world: World, trap: str, aside: bool) -> None:
+        world.rules = Rules(keep_aside=aside)
+        path = world.place / "claim"
+        TRAPS[trap](path, world.pair().certificate)
+        path.chmod(0o777 if path.is_dir() else 0o666)
+        found = world.look()
+        assert world.names() == [] and not found.problems and not found.kept
+        assert found.destroyed["claim"].happened == (
+            "others may write to claim: what is copied onto it can be read by whoever put it there"
+        )
+
+    def test_a_folder_goes_for_what_lies_in_it(self, world: World) -> None:
+        """`scp -r` and `cp -r` write onto what is there under a name of theirs."""
+        world.put("claim/private.key", "").chmod(0o666)
+        world.put("claim/other.key", "").chmod(0o600)
+        found = world.look()
+        assert world.names() == []
+        assert {name: p.code for name, p in found.destroyed.items()} == {
+            "claim/private.key": Code.DROP_ENTRY_EXPOSED
+        }
+
+    @pytest.mark.parametrize("mode", [0o600, 0o644, 0o755])
+    def test_what_only_its_owner_writes_has_its_time(self, world: World, mode: int) -> None:
+        world.put("key.pem", world.pair().key).chmod(mode)
+        world.put("folder/cert.pem", world.pair().certificate).chmod(mode)
+        world.look()
+        assert world.names() == ["folder", "key.pem"]
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_a_group_of_one_s_own_is_nobody_else(self, world: World) -> None:
+        # Numbers that no account has: a group of the owner's number is his own.
+        for name, group in (("own", 54321), ("shared", 54322)):
+            path = world.put(name, world.pair().key)
+            os.chown(path, 54321, group)
+            path.chmod(0o664)
+        found = world.look()
+        assert world.names() == ["own"] and set(found.destroyed) == {"shared"}
+
+    @pytest.mark.parametrize("name", ["claim", "folder/claim"])
+    def test_a_claim_that_is_whole_is_taken_and_said_to_be_known(
+        self, world: World, name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        pair = world.pair()
+        path = world.put(name, whole(pair))
+        path.chmod(0o666)
+        path.parent.chmod(0o777)
+        found = world.look()
+        assert found.kept == (pair.claim,) and not found.problems and not found.destroyed
+        assert world.names() == []
+        assert "could write to: it may be known to them" in caplog.text
+
+    def test_the_copy_in_progress_is_left_to_its_program(self, world: World) -> None:
+        world.put(".claim.json.Xy12", world.pair().key, settled=False).chmod(0o666)
+        world.look()
+        assert world.names() == [".claim.json.Xy12"]
+
+    def test_what_can_t_be_removed_is_told_of(self, world: World) -> None:
+        world.drop = Drop(str(world.place), StubbornDisk(), own_files=True)
+        world.put("claim", "").chmod(0o666)
+        found = world.look()
+        assert codes(found) == {"claim": Code.DISK_READ_ONLY}
+
+    def test_more_folders_than_a_look_reads(self, world: World) -> None:
+        for number in range(20):
+            (world.place / f"{number}").mkdir()
+            (world.place / f"{number}").chmod(0o777)
+        found = world.look()
+        assert found.due_seconds == 2 and Code.DISK_FAILED not in codes(found).values()
+        world.look()
+        assert world.names() == []
+
+    def test_it_is_not_told_of_by_the_line(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+        for number in range(100):
+            world.put(f"{number}", "").chmod(0o666)
+        world.look()
+        assert world.names() == []
+        assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+            "100 names that others than their owner could write to are destroyed, first one of user"
+            f" {os.geteuid()}"
+        ]
+
+
 class TestModes:
     def test_a_closed_file_is_taken(self, world: World) -> None:
         pair = world.pair()

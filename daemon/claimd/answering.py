@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 # The last claims of the ledger are followed; an older one has its last answer.
 CLAIMS_FOLLOWED = 8
-_DESTROYED_AT_ONCE = frozenset({Code.CLAIM_EXPIRED, Code.CLAIM_ALREADY_TAKEN_IN})
+_DESTROYED_AT_ONCE = frozenset({Code.CLAIM_EXPIRED, Code.CLAIM_ALREADY_TAKEN_IN, Code.DROP_ENTRY_EXPOSED})
 
 
 class Answers:

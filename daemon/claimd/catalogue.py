@@ -113,6 +113,13 @@ _CATALOGUE: dict[Code, Explanation] = {
         "only ordinary files that belong to the person who copied them are read",
         "copy the claim as an ordinary file of its own (no link)",
     ),
+    Code.DROP_ENTRY_EXPOSED: Explanation(
+        Kind.WAITING,
+        Exit.CLAIM_UNUSABLE,
+        "others may write to {file}: what is copied onto it can be read by whoever put it there",
+        "another account made the name before the claim was copied, or the copy let others write",
+        "if a claim was copied there, others may know it: make a new one, and drop it by `claimd put`",
+    ),
     Code.DROP_ENTRY_UNREADABLE: Explanation(
         Kind.WAITING,
         Exit.PERMISSION,

@@ -47,6 +47,7 @@ class Code(str, Enum):
     CLAIM_KEY_UNSUPPORTED = "claim-key-unsupported"
     CLAIM_FILE_TOO_LARGE = "claim-file-too-large"
     DROP_ENTRY_REFUSED = "drop-entry-refused"
+    DROP_ENTRY_EXPOSED = "drop-entry-exposed"
     DROP_ENTRY_UNREADABLE = "drop-entry-unreadable"
     DROP_DIRECTORY_MISSING = "drop-directory-missing"
     DROP_NOT_ALLOWED = "drop-not-allowed"

@@ -33,6 +33,7 @@ LEAST_INODES = 50
 EXPIRES_SOON = timedelta(days=30)
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "glusterfs"})
 _VOLATILE = frozenset({"tmpfs", "ramfs"})
+_PROTECT = "sudo sysctl fs.protected_regular=1"
 _TMPFILES = "sudo systemd-tmpfiles --create claimd.conf"
 
 
@@ -81,6 +82,24 @@ def _drop_acl(patient: Patient) -> Found:
         text = f"no default ACL ({error.strerror}): a copied file's own mode decides who may read it"
         return warning(text, f"restore it: {_TMPFILES}", _TMPFILES)
     return ok("a default ACL keeps copied files to their owners")
+
+
+def _drop_traps(patient: Patient) -> Found:
+    return protection((text_of("/proc/sys/fs/protected_regular") or "").strip())
+
+
+def protection(switch: str) -> Found:
+    """By fs.protected_regular: whether scp can be made to write into another account's file (proc(5))."""
+    if not switch:
+        return skipped("this kernel has no fs.protected_regular")
+    text = f"fs.protected_regular is {switch}"
+    if switch == "0":
+        return warning(
+            f"{text}: a copy may land in a file that another technician has made under its name",
+            f"set it, or drop claims by claimd put: {_PROTECT}",
+            _PROTECT,
+        )
+    return ok(text)
 
 
 def _drop_file_system(patient: Patient) -> Found:
@@ -281,6 +300,11 @@ def _read(patient: Patient, name: str) -> bytes:
 CHECKS: tuple[Check[Patient], ...] = (
     Check("drop-directory", "it is there, with its owner and mode", _drop_directory),
     Check("drop-acl", "copied files are kept to their owners", _drop_acl, ("drop-directory",)),
+    Check(
+        "drop-traps",
+        "scp can't be led into another account's file",
+        _drop_traps,
+    ),
     Check("drop-file-system", "it is on a local file system", _drop_file_system, ("drop-directory",)),
     Check("drop-inotify", "the kernel's limits let it be watched", _inotify, ("drop-directory",)),
     Check("drop-read-right", "the service can read a file of mode 0600", _right_to_read),

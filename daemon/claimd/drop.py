@@ -11,15 +11,17 @@ directory around it, but not empty it: the folder is set aside under a name that
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import secrets
 import stat
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from . import sweep
+from . import access, sweep
 from .errors import Code, Problem, fail, problem
 from .listing import ASIDE_PREFIX, MAX_ENTRIES_A_SCAN, Listing
 from .pem import MAX_FILE_BYTES
@@ -67,7 +69,8 @@ class Entry:
     """One name in the drop directory: its contents, or why it was not read.
 
     `folder`: for a file in a folder that folder's name, which then also begins its own name.
-    `is_folder`: the folder itself, its files being entries of their own.
+    `is_folder`: the folder itself, its files being entries of their own. `exposed`: accounts other than its
+    owner may write to it, so that its owner may read what they copy onto it.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Entry:
     folder: str | None = None
     is_folder: bool = False
     owner: int | None = None
+    exposed: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,8 +213,10 @@ class Drop:
         try:
             found = os.fstat(fd)
             if stat.S_ISDIR(found.st_mode) and may_be_folder and found.st_dev == device:
-                return self._examine_folder(fd, found, name)
-            return [self._read_entry(directory, fd, found, device, name)]
+                entry, *inside = self._examine_folder(fd, found, name)
+            else:
+                entry, inside = self._read_entry(directory, fd, found, device, name), []
+            return [replace(entry, owner=found.st_uid, exposed=self._is_exposed(fd, found)), *inside]
         finally:
             os.close(fd)
 
@@ -238,7 +244,24 @@ class Drop:
         why = entry.problem
         if why is not None:
             why = problem(why.code, **{**why.fields, "file": full})
-        return Entry(full, entry.stamp, entry.data, why, folder=folder, owner=entry.owner)
+        return replace(entry, name=full, problem=why, folder=folder)
+
+    def _is_exposed(self, fd: int, found: os.stat_result) -> bool:
+        if stat.S_ISLNK(found.st_mode):
+            return False  # its mode means nothing, and the kernel follows it for its owner alone
+        try:
+            acl = os.getxattr(f"/proc/self/fd/{fd}", "system.posix_acl_access")
+        except OSError:
+            acl = None  # it has none, or the file system knows none
+        owner = found.st_uid
+        return access.others_may_write(
+            stat.S_IMODE(found.st_mode),
+            acl,
+            owner=owner,
+            group=found.st_gid,
+            door=_door(self.path),
+            is_private=lambda group: _is_private(group, owner),
+        )
 
     def _read_entry(self, directory: int, fd: int, found: os.stat_result, device: int, name: str) -> Entry:
         stamp = Stamp.of(found)
@@ -273,6 +296,21 @@ class Drop:
         if found.st_uid == 0 and not self._own_files and anybody_may_link():
             return "it belongs to root, and fs.protected_hardlinks is off on this system"
         return None
+
+
+def _door(path: str) -> int | None:
+    """The group whose members alone get into the directory; None: everybody does."""
+    above = os.stat(os.path.dirname(path))
+    return None if above.st_mode & stat.S_IXOTH else above.st_gid
+
+
+def _is_private(group: int, owner: int) -> bool:
+    """A user's group of his own, as Debian and Ubuntu make it: with it 0664 lets nobody else write."""
+    try:
+        found, name = grp.getgrgid(group), pwd.getpwuid(owner).pw_name
+    except KeyError:
+        return group == owner
+    return found.gr_name == name and set(found.gr_mem) <= {name}
 
 
 def put(path: str, disk: Disk, claim: Claim) -> str:

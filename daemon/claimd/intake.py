@@ -1,8 +1,9 @@
 """Dropped files become kept claims.
 
 Invariant: a dropped file is removed only after the claim in it is kept on disk, after it was found to
-hold nothing but a claim that is dead or taken in already, or after it has lain there unchanged for the
-configured grace. Contents decide, never names; names only tell a copy in progress.
+hold nothing but a claim that is dead or taken in already, after it has lain there unchanged for the
+configured grace, or because others than its owner may write to it. Contents decide, never names; names
+only tell a copy in progress.
 """
 
 from __future__ import annotations
@@ -137,6 +138,7 @@ class _Looking:
         self._aside: set[str] = set()
         self._gone: set[str] = set()
         self._ended = 0
+        self._trappers: list[int | None] = []
         self._due: list[float] = []
 
     def done(self) -> Intake:
@@ -189,6 +191,12 @@ class _Looking:
             self._reception.store.secure_claim(claim)
             self._kept.append(claim)
             log.info("claim %s taken in", short(claim.fingerprint))
+            if any(self._entries[name].exposed for name in names):
+                log.warning(
+                    "claim %s lay in a file that others than user %s could write to: it may be known to them",
+                    short(claim.fingerprint),
+                    owner,
+                )
             self._memory.remember(claim, names, owner, self._now)
         # A file may hold several claims: it goes when all of them are safe.
         self._taken.update(names)
@@ -244,6 +252,10 @@ class _Looking:
         """Also where nothing can be removed (a read-only or foreign file system) a claim finds its way."""
         try:
             gone = act(self._all[name])
+        except IsADirectoryError:
+            # One of more folders than a look reads: a later one has room for it.
+            self._due.append(_FOLDER_LOOK_SECONDS[0])
+            return False
         except OSError as error:
             self._destroyed.pop(name, None)
             self._problems[name] = disk_problem(error, os.path.join(self._reception.drop.path, name))
@@ -270,6 +282,9 @@ class _Looking:
             if entry.folder is not None:
                 continue
             parts = [entry, *inside.get(entry.name, ())]
+            if self._is_a_trap(parts):
+                self._destroy_trap(entry, parts)
+                continue
             if entry.is_folder:
                 youngest = min(self._age_by_wall(part) for part in parts)
                 self._due.append(_FOLDER_LOOK_SECONDS[youngest > _YOUNG_SECONDS])
@@ -283,6 +298,28 @@ class _Looking:
                 self._end(entry, parts)
         if self._aside:
             self._reception.drop.thin_out_kept_aside()
+
+    def _is_a_trap(self, parts: list[Entry]) -> bool:
+        """Made so that another's copy lands in it, or as open as that. `cp` onto a name that is there keeps
+        owner and mode, and fs.protected_regular does not hinder it. What was a claim goes its own way."""
+        names = {part.name for part in parts}
+        return any(part.exposed for part in parts) and names.isdisjoint(self._taken | self._unsettled)
+
+    def _destroy_trap(self, entry: Entry, parts: list[Entry]) -> None:
+        """At once, and never kept aside: its owner could give it its name again."""
+        found = {p.name: problem(Code.DROP_ENTRY_EXPOSED, file=p.name) for p in parts if p.exposed}
+        if not self._remove(entry.name):
+            # Why not may have been said of it already: a disk that takes no writes.
+            for name, each in found.items():
+                if name != entry.name or name not in self._problems:
+                    self._problems[name] = each
+            self._due.append(SETTLED_SECONDS)
+            return
+        self._trappers.append(entry.owner)
+        for part in parts:
+            self._gone.add(part.name)
+            self._problems.pop(part.name, None)
+        self._destroyed.update(found)
 
     def _end(self, entry: Entry, parts: list[Entry]) -> None:
         secret = any(self._holds_secret(part) for part in parts)
@@ -345,6 +382,12 @@ class _Looking:
             # Not a line each, and no names: there may be thousands, and they are anybody's words.
             log.info(
                 "files that are no claim have had their time: %d are gone from where they lay", self._ended
+            )
+        if self._trappers:
+            log.warning(
+                "%d names that others than their owner could write to are destroyed, first one of user %s",
+                len(self._trappers),
+                self._trappers[0],
             )
         if self._unsettled:
             self._due.append(SETTLED_SECONDS)

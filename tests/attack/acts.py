@@ -14,6 +14,8 @@ from pathlib import Path
 DROP = Path("/var/spool/claimd/drop")
 RESULT = Path("/var/spool/claimd/result")
 TINAS, FOLDER, LATEST = DROP / "claim.pem", DROP / "folder", RESULT / "latest.txt"
+# tom's, in the hope that somebody copies a claim onto it.
+TRAP = DROP / "trap.pem"
 KEY = Path("/var/lib/claimd/identity/0/private.key")
 
 
@@ -45,6 +47,9 @@ ACTS: Mapping[str, Callable[[], object]] = {
     "look into tina's folder": lambda: os.listdir(FOLDER),
     "put into tina's folder": lambda: _write(FOLDER / "new", os.O_CREAT),
     "rename tina's folder": lambda: os.rename(FOLDER, DROP / "renamed"),
+    "copy onto tom's trap": lambda: _write(TRAP, os.O_TRUNC),
+    "read what lies in tom's trap": lambda: TRAP.read_bytes(),
+    "remove tom's trap": lambda: os.unlink(TRAP),
     "list result/": lambda: os.listdir(RESULT),
     "read result/latest.txt": lambda: LATEST.read_bytes(),
     "put a file into result/": lambda: _write(RESULT / "new", os.O_CREAT | os.O_EXCL),

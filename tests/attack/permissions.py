@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from attack.acts import ACTS, DROP, FOLDER, KEY, LATEST, RESULT, TINAS, TRIES_WITH_A_NEW_FILE
+from attack.acts import ACTS, DROP, FOLDER, KEY, LATEST, RESULT, TINAS, TRAP, TRIES_WITH_A_NEW_FILE
 from premises import OUTSIDER, TECHNICIANS, must, run
 
 TINA, TOM = TECHNICIANS
@@ -21,7 +21,8 @@ AS_DAEMON = (
     *("--bounding-set=-all,+dac_read_search",),
 )
 
-# tina's file was copied with mode 0644, as scp does it; result/latest.txt is the daemon's.
+# tina's file was copied with mode 0644, as scp does it; result/latest.txt is the daemon's. tom's trap is 0666
+# and rid of its ACL: what the kernel allows there is why the daemon destroys it on sight (`siege`: "traps").
 EXPECTED = """
 act                               tina    tom     olga    claimd
 list drop/                        yes     yes     EACCES  yes
@@ -40,6 +41,9 @@ set times of tina's file          yes     EPERM   EACCES  EPERM
 look into tina's folder           yes     EACCES  EACCES  yes
 put into tina's folder            yes     EACCES  EACCES  EACCES
 rename tina's folder              yes     EPERM   EACCES  yes
+copy onto tom's trap              yes     yes     EACCES  yes
+read what lies in tom's trap      yes     yes     EACCES  yes
+remove tom's trap                 EPERM   yes     EACCES  yes
 list result/                      yes     yes     EACCES  yes
 read result/latest.txt            yes     yes     EACCES  yes
 put a file into result/           EACCES  EACCES  EACCES  yes
@@ -59,6 +63,7 @@ def _set_the_stage() -> None:
     must("find", DROP, RESULT, "-mindepth", "1", "-delete")
     upload = f"umask 022; echo key > {TINAS}; chmod 0644 {TINAS}; mkdir {FOLDER}; chmod 0755 {FOLDER}"
     must("sh", "-c", upload, user=TINA)
+    must("sh", "-c", f": > {TRAP}; setfacl -b {TRAP}; chmod 0666 {TRAP}", user=TOM)
     words = f"umask 077; echo READY > {LATEST}; chmod 0640 {LATEST}; mkdir -p /var/lib/claimd/claims"
     words += f"; mkdir -p {KEY.parent}; echo key > {KEY}; chmod 0640 {KEY}"
     must(*AS_DAEMON, "sh", "-c", words)

@@ -41,7 +41,7 @@ def as_tom(script: str, *arguments: str | Path) -> None:
     command = (
         *("setpriv", f"--reuid={TOM}", f"--regid={TOM}", "--init-groups"),
         *("--inh-caps=-all,+fowner", "--ambient-caps=-all,+fowner"),
-        *(sys.executable, "-c", f"import os, sys, socket\n{script}", *arguments),
+        *(sys.executable, "-c", f"import os, subprocess, sys, socket\n{script}", *arguments),
     )
     must(*command, cwd=DROP)
 
@@ -182,6 +182,27 @@ def _unmounted() -> None:
     must("umount", DROP)
 
 
+TRAPS = ("honest claim.json", "claim.json", "private.key", "claim", "folder", "pipe.pem")
+
+
+def _traps() -> None:
+    """Names that others are expected to copy onto. They have to be gone before anybody can."""
+    as_tom(
+        "os.umask(0)\n"
+        "for name in sys.argv[1:4]: open(name, 'w').close()\n"
+        "os.mkdir('claim', 0o777); os.mkdir('folder', 0o755); open('folder/private.key', 'w').close()\n"
+        "os.mkfifo('pipe.pem', 0o666)\n"
+        "opened = [*sys.argv[1:4], 'claim', 'folder', 'folder/private.key', 'pipe.pem']\n"
+        # The daemon may be quicker than the trapper.
+        "subprocess.run(['setfacl', '-b', *opened], check=False, capture_output=True)\n"
+        "for name in opened:\n"
+        "    try: os.chmod(name, 0o755 if name == 'folder' else 0o777)\n"
+        "    except OSError: pass",
+        *TRAPS[:3],
+    )
+    wait_for(lambda: not set(TRAPS) & set(os.listdir(DROP)), lambda: f"traps gone: {os.listdir(DROP)}", 30.0)
+
+
 PLANTS: Mapping[str, Callable[[], None]] = {
     "symbolic links": _symlinks,
     "hard links": _hard_links,
@@ -193,6 +214,7 @@ PLANTS: Mapping[str, Callable[[], None]] = {
     "hostile names": _names,
     "forged claims": _forged_claims,
     "keys of no claim": _keys_of_no_claim,
+    "traps": _traps,
     "directory made anew": _directory_renamed,
     "directory removed": _directory_removed_for_a_while,
     "mounted over": _mounted_over,

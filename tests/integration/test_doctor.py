@@ -16,6 +16,7 @@ import pytest
 import peers
 import without_ipv6
 from claimd import doctor
+from claimd.doctor_disk import protection
 from claimd.inquiry import Finding, Found, examine
 from claimd.patient import Patient
 from claimd_sandbox.server import Sandbox, Settings
@@ -254,6 +255,21 @@ class TestTroubles:
         _no_configuration(stage)
         found = verdicts(stage)
         assert [i for i, f in found.items() if f.verdict is Finding.FAILED] == ["config-parse"]
+
+
+@pytest.mark.parametrize(
+    ("switch", "verdict", "said"),
+    [
+        ("", Finding.SKIPPED, "this kernel has no fs.protected_regular"),
+        ("0", Finding.WARNING, "fs.protected_regular is 0: a copy may land in a file that another"),
+        ("1", Finding.OK, "fs.protected_regular is 1"),
+        ("2", Finding.OK, "fs.protected_regular is 2"),
+    ],
+)
+def test_whether_scp_can_be_led_into_another_s_file(switch: str, verdict: Finding, said: str) -> None:
+    found = protection(switch)
+    assert found.verdict is verdict and found.evidence.startswith(said)
+    assert found.commands == (("sudo sysctl fs.protected_regular=1",) if switch == "0" else ())
 
 
 def test_ids_are_kebab_case_and_each_has_its_needs_before_it() -> None:
