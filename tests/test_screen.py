@@ -111,6 +111,7 @@ class TestStatus:
             ("fresh", [], "start the service: START, then copy a claim into /var/spool/claimd/drop"),
             ("fresh", ["a.json"], "start the service, it takes in what was dropped: START"),
             ("blocked", [], "start the service: START"),
+            ("replacing", [], "start the service: START"),
             ("provisioned", ["a.json"], "start the service, it takes in what was dropped: START"),
             ("provisioned", [], None),
         ],

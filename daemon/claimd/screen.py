@@ -246,7 +246,9 @@ def _dropped(document: Mapping[str, Any]) -> str:
 
 def _needs_the_service(document: Mapping[str, Any]) -> bool:
     """It is not running, and there is something that it alone would do."""
-    idle = document["state"] == DeviceState.PROVISIONED.value and not document["dropped"]
+    attempt = document["attempt"]
+    under_way = attempt is not None and State(attempt["state"]) not in table.ENDED
+    idle = document["state"] == DeviceState.PROVISIONED.value and not under_way and not document["dropped"]
     return document["service"] is None and not idle
 
 
