@@ -186,19 +186,20 @@ TRAPS = ("honest claim.json", "claim.json", "private.key", "claim", "folder", "p
 
 
 def _traps() -> None:
-    """Names that others are expected to copy onto. They have to be gone before anybody can."""
+    """Names that others are expected to copy onto. They have to be gone before anybody can.
+
+    Each gets its name when it is as open as it will be: a change of its mode alone wakes nobody.
+    """
     as_tom(
         "os.umask(0)\n"
-        "for name in sys.argv[1:4]: open(name, 'w').close()\n"
-        "os.mkdir('claim', 0o777); os.mkdir('folder', 0o755); open('folder/private.key', 'w').close()\n"
-        "os.mkfifo('pipe.pem', 0o666)\n"
-        "opened = [*sys.argv[1:4], 'claim', 'folder', 'folder/private.key', 'pipe.pem']\n"
-        # The daemon may be quicker than the trapper.
-        "subprocess.run(['setfacl', '-b', *opened], check=False, capture_output=True)\n"
-        "for name in opened:\n"
-        "    try: os.chmod(name, 0o755 if name == 'folder' else 0o777)\n"
-        "    except OSError: pass",
-        *TRAPS[:3],
+        "for number in range(3): open(f'.{number}', 'w').close()\n"
+        "os.mkdir('.3', 0o777); os.mkdir('.4', 0o755); open('.4/private.key', 'w').close()\n"
+        "os.mkfifo('.5', 0o666)\n"
+        "made = [*(f'.{number}' for number in range(6)), '.4/private.key']\n"
+        "subprocess.run(['setfacl', '-b', *made], check=True)\n"
+        "for path in made: os.chmod(path, 0o755 if path == '.4' else 0o777)\n"
+        "for number, name in enumerate(sys.argv[1:]): os.rename(f'.{number}', name)",
+        *TRAPS,
     )
     wait_for(lambda: not set(TRAPS) & set(os.listdir(DROP)), lambda: f"traps gone: {os.listdir(DROP)}", 30.0)
 
