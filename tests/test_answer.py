@@ -196,6 +196,10 @@ class TestFiles:
         assert said[0] == "REFUSED" and said[-1] == "The file was destroyed: no copy of it is on this device."
         assert ".claimd-aside-" in one_text(answer.of_destroyed(found, aside=True))
 
+    def test_of_what_others_could_read_it_is_not_said_that_nobody_has_it(self) -> None:
+        said = answer.of_destroyed(problem(Code.DROP_ENTRY_EXPOSED, file="claim.json"), aside=False)
+        assert said[0] == "REFUSED" and said[-1] == "It was destroyed."
+
     def test_a_copy_that_came_back(self) -> None:
         found = problem(Code.CLAIM_ALREADY_TAKEN_IN, claim="c0ffee", file="key.pem")
         said = answer.of_destroyed(found, aside=False)

@@ -117,6 +117,8 @@ def of_destroyed(found: Problem, *, aside: bool) -> list[str]:
     if found.code is Code.CLAIM_ALREADY_TAKEN_IN:
         return ["NOTED", "", *_explained(found)]
     end = "The file was destroyed: no copy of it is on this device."
+    if found.code is Code.DROP_ENTRY_EXPOSED:
+        end = "It was destroyed."  # whoever could read it may have a copy
     if aside:
         end = "The file was kept aside in the drop directory, under a name that begins with .claimd-aside-."
     return ["REFUSED", "", *_explained(found), "", *wrapped(end)]
