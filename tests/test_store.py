@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from claimd import fleet
 from claimd.durable import Disk
 from claimd.model import Layout
 from claimd.store import IDENTITY, MAX_STORED_BYTES, Store, identity_document
-from material import NOW, issued
+from material import NOW, claim, issued
 
 ID = "1d" * 32
 ROOM = fleet.MAX_PAYLOAD_BYTES - 100
@@ -90,3 +91,37 @@ def test_what_can_not_be_read_is_written_anew(store: Store, text: bytes) -> None
     assert not store.is_complete(ID)
     store.complete(ID, document({}))
     assert store.is_complete(ID) and store.document(ID) is not None
+
+
+class Stubborn(Disk):
+    """One directory can't be swept."""
+
+    def sweep(self, directory: str) -> int:
+        if directory.endswith(ID):
+            raise OSError(errno.EIO, "Input/output error")
+        return super().sweep(directory)
+
+
+def test_one_folder_that_can_t_be_swept_ends_no_pass(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    Store(store.layout, Stubborn()).prepare()
+    assert [message for message in caplog.messages if "can't be swept" in message]
+
+
+class TestAKeptClaimThatIsDroppedAgain:
+    MINE = claim()
+
+    def kept(self, store: Store) -> Path:
+        store.secure_claim(self.MINE)
+        return Path(store.layout.state_directory) / "claims" / self.MINE.fingerprint
+
+    def test_a_damaged_copy_is_replaced(self, store: Store) -> None:
+        (self.kept(store) / "private.key").write_text("")
+        store.secure_claim(self.MINE)
+        assert store.load_claim(self.MINE.fingerprint) == self.MINE
+
+    def test_a_copy_that_can_t_be_read_now_is_no_reason_to_let_the_good_one_go(self, store: Store) -> None:
+        key = self.kept(store) / "private.key"
+        key.unlink()
+        key.symlink_to(key)
+        with pytest.raises(OSError):
+            store.secure_claim(self.MINE)

@@ -31,6 +31,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import stat
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from .ledger import Ledger
     from .model import Certificate, PrivateKey
     from .news import Told
+
+log = logging.getLogger(__name__)
 
 IDENTITY_SCHEMA = 1
 MANIFEST_SCHEMA = 1
@@ -145,7 +148,11 @@ class Store:
         for directory in (self.layout.state_directory, self._claims, self.layout.identity_directory):
             self.disk.sweep(directory)
         for name in self.staged():
-            self.disk.sweep(self._identity(name))
+            try:
+                self.disk.sweep(self._identity(name))
+            except OSError as error:
+                # Maybe an old one's, on a bad sector: it keeps nobody else waiting.
+                log.warning("%s can't be swept: %s", self._identity(name), error.strerror)
         # What a pass renamed before it was killed is there and may still be lost: nothing is built on it
         # before it is safe.
         for directory in (self.layout.state_directory, self._claims, self.layout.identity_directory):
@@ -183,10 +190,19 @@ class Store:
     # -- claims
 
     def secure_claim(self, claim: Claim) -> None:
-        """Keep a claim. When this returns it is on disk, and the dropped files may go."""
+        """Keep a claim. When this returns it is on disk, and the dropped files may go.
+
+        Raises OSError also when the copy that is there can't be read now: the dropped one may be the only
+        good one.
+        """
         path = self._claim(claim.fingerprint)
         if os.path.isdir(path):
-            return
+            try:
+                self.load_claim(claim.fingerprint)
+            except (FileNotFoundError, ValueError):
+                self.disk.remove_tree(path)  # damaged for good
+            else:
+                return
         files = {
             CERTIFICATE: File(claim.certificate.pem.encode("ascii"), 0o600),
             KEY: File(claim.key.pem.reveal(), 0o600),
