@@ -118,7 +118,9 @@ class TestAClaim:
         lost = replace(claimed(), state=State.FAILED, claim=None, problem=found)
         ended = outcome("failed", Code.CLAIM_RAN_OUT)
         said = answer.of_claim(TAKEN, scene(lost, ended, held=False))
-        assert said[0] == "REFUSED" and "before the device was registered: the name x" in one_text(said)
+        assert said[0] == "REFUSED" and "before AWS had confirmed the registration: the name x" in one_text(
+            said
+        )
         another = answer.of_claim(TAKEN, scene(replace(lost, problem=None), ended, held=False))
         assert "expired at 2026-03-01 12:05:00 UTC" in one_text(another), "what it was is forgotten by now"
 

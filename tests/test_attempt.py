@@ -199,8 +199,8 @@ def steps(state: State, token: bool, ambiguous: bool, probed: bool) -> tuple[Ste
     if state is State.REGISTERING and ambiguous and not probed:
         return UNKNOWN
     if state is State.REGISTERING and ambiguous and not token:
-        # Without a claim there is nothing to gain by giving up a key that may be active.
-        return (Step.WAIT_FOR_CLAIM, *LAPSED[1:])
+        # Without a claim, or with one for later, nothing is gained by giving up a key that may be active.
+        return (Step.WAIT_FOR_CLAIM, Step.LET_TOKEN_LAPSE, Step.LOSE_CLAIM, Step.WAIT_FOR_CLOCK)
     return WITH_KEYS if token else LAPSED
 
 
@@ -396,3 +396,15 @@ class TestWhichClaim:
 def test_without_a_claim_nothing_is_turned_away() -> None:
     lost = replace(table.begin(ClaimRecord.of(claim()), NOW, None), claim=None)
     assert table.turned_away(lost, ()) == lost
+
+
+def test_what_names_a_certificate_outlives_what_worthless_claims_came_to() -> None:
+    named = Outcome(NOW, "", "failed", "c0" * 32, None, Code.TOKEN_INVALID)
+    record = Record().with_outcome(named)
+    for number in range(HISTORY_LENGTH * 2):
+        record = record.with_outcome(Outcome(NOW, f"{number:064x}", "failed", None, None, Code.CLAIM_EXPIRED))
+    assert len(record.history) == HISTORY_LENGTH
+    assert record.history[0] == named and record.history[-1].claim == f"{HISTORY_LENGTH * 2 - 1:064x}"
+    for _ in range(HISTORY_LENGTH):
+        record = record.with_outcome(named)
+    assert record.history == (named,) * HISTORY_LENGTH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -116,3 +117,13 @@ def test_one_that_can_t_be_read_keeps_the_others_from_nothing(store: Store) -> N
     replaced(store, NOW - 50 * DAY, NOW - 40 * DAY)
     generations.remove_old(BadSector(store.layout, Disk()), Record(), Retention(2, 30.0), NOW)
     assert sorted(store.staged()) == [name(0), name(2)]
+
+
+def test_who_was_replaced_twice_counts_from_the_later_one(store: Store) -> None:
+    """Somebody led `current` back to it in between."""
+    replaced(store, NOW - 40 * DAY, NOW)
+    path = Path(store.layout.identity_directory) / name(2)
+    document = json.loads((path / "identity.json").read_text()) | {"replaces_certificate_id": name(0)}
+    store.complete(name(2), document)
+    found = {each.certificate_id: each.replaced_at for each in generations.earlier(store, Record())}
+    assert found[name(0)] == NOW

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from claimd.intake import Intake
 from claimd.model import Layout, Target
 from claimd.provision import DEFAULTS, REFUSALS_BEFORE_POLICY, Pass, Result, Settings, World
 from claimd.recovery import identity_of
-from claimd.store import Store
+from claimd.store import Identity, Store
 from faults.cloud import Cloud, CloudLink, Fault, MemoryJournal, What
 from material import NOW, claim, issued
 
@@ -285,14 +286,44 @@ def test_after_an_hour_it_is_tried_slowly(store: Store) -> None:
     assert run(store, Busy(cloud.journal, lambda: NOW), NOW).after_seconds == 1800.0
 
 
-def test_a_busy_endpoint_costs_no_key_while_a_claim_lives(store: Store) -> None:
-    registering(store)
+@pytest.mark.parametrize("failures", [0, 5, 9])
+def test_a_busy_endpoint_costs_no_key_while_a_claim_lives(store: Store, failures: int) -> None:
+    attempt = registering(store)
+    store.save_record(Record(replace(attempt, failures=failures)))
     busy = Busy(MemoryJournal(), lambda: NOW)
     result = run(store, busy, NOW + timedelta(minutes=1))
     assert result.problem is not None and result.problem.code is Code.CONNECT_REFUSED
-    assert result.after_seconds == 1.5
-    attempt = result.record.attempt
-    assert attempt is not None and (attempt.state, attempt.certificate_id) == (State.REGISTERING, ID)
+    assert result.after_seconds is not None and result.after_seconds >= 1.5
+    after = result.record.attempt
+    assert after is not None and (after.state, after.certificate_id) == (State.REGISTERING, ID)
+
+
+def test_a_claim_that_aws_does_not_take_costs_no_key_that_may_be_active(store: Store) -> None:
+    """Anybody can drop one, also one for next week."""
+    cloud = _lost_claim(store)
+    later = NOW + timedelta(hours=2)
+    store.secure_claim(claim(not_before=later - SECOND, not_after=later + timedelta(minutes=5)))
+    store.secure_claim(claim(not_before=later + timedelta(days=3), not_after=later + timedelta(days=4)))
+    unwelcome = Cloud(MemoryJournal(), lambda: later)
+    now = later
+    for _ in range(3):
+        result = run(store, unwelcome, now)
+        assert result.problem is not None
+        assert result.after_seconds is not None and result.after_seconds > 0
+        now += timedelta(seconds=result.after_seconds)
+    run(store, cloud, now)
+    serving = store.current()
+    assert serving is not None and serving.certificate_id == ID
+
+
+def test_a_certificate_is_tried_slowly_while_a_claim_waits_for_its_time(store: Store) -> None:
+    _lost_claim(store)
+    later = NOW + timedelta(hours=2)
+    store.secure_claim(claim(not_before=later + timedelta(days=3), not_after=later + timedelta(days=4)))
+    result = run(store, Cloud(MemoryJournal(), lambda: later), later)
+    assert result.record.attempt is not None
+    assert result.record.attempt.retry_at == later + 1.5 * SECOND
+    assert result.record.attempt.certificate_id == ID
 
 
 def test_a_key_that_is_set_aside_is_named(store: Store) -> None:
@@ -360,6 +391,67 @@ def test_only_the_token_s_own_refusals_count_against_it(store: Store) -> None:
         now += timedelta(seconds=result.after_seconds)
     result = run(store, cloud, now)
     assert result.record.attempt is not None and result.record.attempt.certificate_id is None
+
+
+def test_who_asks_by_hand_again_and_again_leaves_the_token_alone(store: Store) -> None:
+    attempt = registering(store)
+    assert attempt.claim is not None
+    kept = store.load_claim(attempt.claim.fingerprint)
+    cloud = Cloud(MemoryJournal(), lambda: NOW, claims=[kept.certificate.pem])
+    clock = [NOW + SECOND]
+    world = replace(_world(store, cloud), now=lambda: clock[0], by_hand=True)
+    for _ in range(5):
+        Pass(world, NOTHING_DROPPED).run()
+        clock[0] += 0.1 * SECOND
+    after = store.load_record().attempt
+    assert after is not None and (after.certificate_id, after.refusals) == (ID, 1)
+
+
+class BadSector(Store):
+    """The identity that serves can't be read."""
+
+    def current(self) -> Identity | None:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_an_identity_that_can_t_be_read_now_is_not_taken_for_none(store: Store) -> None:
+    """With reprovision = "never" a second one would be made."""
+    first = claim()
+    store.secure_claim(first)
+    run(store, Cloud(MemoryJournal(), lambda: NOW, claims=[first.certificate.pem]), NOW)
+    serving = store.current_link()
+    second = claim(not_after=NOW + timedelta(minutes=9))
+    store.secure_claim(second)
+    cloud = Cloud(MemoryJournal(), lambda: NOW, claims=[second.certificate.pem])
+    with pytest.raises(OSError):
+        run(BadSector(store.layout, Disk()), cloud, NOW + SECOND)
+    assert cloud.known().asked == {} and store.current_link() == serving
+    assert store.claim_names() == [second.fingerprint], "it waits"
+
+
+def test_an_old_identity_that_can_t_be_read_now_makes_no_way_for_a_refused_one(store: Store) -> None:
+    attempt = registered(store)
+    store.save_record(Record(replace(attempt, refusals=REFUSALS_BEFORE_POLICY)))
+    result = run(BadSector(store.layout, Disk()), Cloud(MemoryJournal(), lambda: NOW), NOW + SECOND)
+    assert result.problem is not None and result.problem.code is Code.DISK_FAILED
+    assert store.current_link() is None
+
+
+def test_no_claim_s_folder_keeps_a_registered_identity_from_serving(store: Store) -> None:
+    class Stuck(Store):
+        def destroy_claim(self, fingerprint: str) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+    registered(store)
+    cloud = Cloud(MemoryJournal(), lambda: NOW)
+    key = store.load_staged(ID).certificate.public_key_id
+    cloud.note("issued", id=ID, key=key, token="t", at=NOW.isoformat())
+    cloud.note("activated", id=ID)
+    result = run(Stuck(store.layout, Disk()), cloud, NOW)
+    assert result.problem is not None and result.problem.code is Code.DISK_FAILED
+    assert store.current_link() == ID, "it serves, and what is in the way is said"
+    assert run(store, cloud, NOW + timedelta(minutes=1)).problem is None
+    assert store.claim_names() == []
 
 
 class Appearing(Configured):
@@ -445,7 +537,10 @@ def test_a_claim_that_runs_out_says_what_stood_in_its_way(store: Store) -> None:
     assert result.problem is not None and result.problem.code is Code.CONNECT_REFUSED
     ended = run(store, Cloud(MemoryJournal(), lambda: NOW), mine.certificate.not_after)
     assert ended.problem is not None and ended.problem.code is Code.CLAIM_RAN_OUT
-    assert "before the device was registered: e.example refused the MQTT connection" in ended.problem.happened
+    assert (
+        "before AWS had confirmed the registration: e.example refused the MQTT connection"
+        in ended.problem.happened
+    )
     assert ended.problem.commands[0] == "claimd explain connect-refused"
     attempt = ended.record.attempt
     assert attempt is not None and (attempt.state, attempt.retry_at) == (State.FAILED, None)

@@ -184,6 +184,14 @@ def _record_gone(m: Machine) -> None:
     (m.state / "attempt.json").unlink()
 
 
+def _record_of_a_replacement_gone(m: Machine) -> None:
+    """The new identity waits for its approval beside the one that serves."""
+    attempt = m.active()
+    m.store.stage(issued(OTHER_ID), b"roots")
+    m.store.complete(OTHER_ID, m.documents(replace(attempt, replaces=ID), OTHER_ID))
+    (m.state / "attempt.json").unlink()
+
+
 def _several(m: Machine) -> None:
     attempt = m.registered()
     m.store.stage(issued(OTHER_ID), b"roots")
@@ -228,6 +236,7 @@ CASES: list[tuple[Found, Make, State | None]] = [
     (Found.LINK_GONE, _link_to_nowhere, State.ACTIVE),
     (Found.ACTIVE_DAMAGED, _active_damaged, State.ACTIVE),
     (Found.RECORD_GONE, _record_gone, State.REGISTERED),
+    (Found.RECORD_GONE, _record_of_a_replacement_gone, State.REGISTERED),
     (Found.SEVERAL_IDENTITIES, _several, None),
     (Found.SECRET_OPEN, _key_open, State.ACTIVE),
     (Found.SECRET_OPEN, _token_open, State.KEYS_STAGED),
@@ -453,3 +462,11 @@ def test_a_bad_sector_in_the_old_identity_keeps_no_new_one_waiting(machine: Mach
     assert settle(bad, registered, NOW).attempt is not None
     bad.activate(OTHER_ID)
     assert machine.store.current_link() == OTHER_ID
+
+
+def test_a_replacement_whose_record_is_lost_still_replaces(machine: Machine) -> None:
+    _record_of_a_replacement_gone(machine)
+    attempt = machine.settle()
+    assert attempt is not None
+    assert (attempt.certificate_id, attempt.replaces) == (OTHER_ID, ID)
+    assert machine.store.current_link() == ID, "not before it is proved"

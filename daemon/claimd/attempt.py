@@ -174,7 +174,12 @@ class Record:
         return replace(self, attempt=attempt)
 
     def with_outcome(self, outcome: Outcome) -> Record:
-        return replace(self, history=(*self.history, outcome)[-HISTORY_LENGTH:])
+        """Where there are too many, what names a certificate outlives what a worthless claim came to."""
+        lines = (*self.history, outcome)
+        if len(lines) > HISTORY_LENGTH:
+            first = next((n for n, o in enumerate(lines[:-1]) if o.certificate_id is None), 0)
+            lines = lines[:first] + lines[first + 1 :]
+        return replace(self, history=lines)
 
 
 def begin(claim: ClaimRecord, now: datetime, replaces: str | None) -> Attempt:
@@ -244,7 +249,7 @@ def next_step(attempt: Attempt, now: datetime, *, probed: bool = False) -> Step:
         return Step.WAIT_FOR_CURE
     if attempt.state is State.REGISTERING and attempt.ambiguous and not probed:
         return Step.PROBE
-    if attempt.state in HOLDS_KEYS and not attempt.token_usable(now) and not _is_worth_keeping(attempt):
+    if attempt.state in HOLDS_KEYS and not attempt.token_usable(now) and not _is_worth_keeping(attempt, now):
         return Step.LET_TOKEN_LAPSE
     if attempt.claim is None:
         return Step.WAIT_FOR_CLAIM
@@ -253,9 +258,10 @@ def next_step(attempt: Attempt, now: datetime, *, probed: bool = False) -> Step:
     return Step.REGISTER if attempt.state in HOLDS_KEYS else Step.REQUEST_KEYS
 
 
-def _is_worth_keeping(attempt: Attempt) -> bool:
-    """A key that AWS may have activated, and no claim that could get another: it is tried again."""
-    return attempt.state is State.REGISTERING and attempt.ambiguous and attempt.claim is None
+def _is_worth_keeping(attempt: Attempt, now: datetime) -> bool:
+    """A key that AWS may have activated, and no claim that could get another now: it is tried again."""
+    without = attempt.claim is None or now < attempt.claim.not_before
+    return attempt.state is State.REGISTERING and attempt.ambiguous and without
 
 
 # Delays after the n-th failure in a row, in seconds, before jitter; the last one repeats.

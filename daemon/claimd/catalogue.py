@@ -159,7 +159,7 @@ _CATALOGUE: dict[Code, Explanation] = {
     Code.CLAIM_RAN_OUT: Explanation(
         Kind.UNUSABLE,
         Exit.CLAIM_UNUSABLE,
-        "the claim {claim} expired at {not_after} before the device was registered: {reason}",
+        "the claim {claim} expired at {not_after} before AWS had confirmed the registration: {reason}",
         "what stood in the way stood there for as long as the claim lived; another claim meets it as well",
         "cure that first, see `claimd explain {trouble}`; then " + _NEW_CLAIM,
     ),

@@ -35,6 +35,8 @@ PORT_TROUBLES = frozenset(
 
 # CONNACK reason codes of MQTT 5, section 3.2.2.2: bad user name or password, not authorized, banned.
 _UNWELCOME = frozenset({0x86, 0x87, 0x8A})
+# The same: server unavailable, server busy, quota exceeded, connection rate exceeded.
+_BUSY = frozenset({0x88, 0x89, 0x97, 0x9F})
 
 
 class InterruptedPassError(Exception):
@@ -44,11 +46,12 @@ class InterruptedPassError(Exception):
 class CredentialsRefusedError(Exception):
     """The endpoint is there and trusted, and does not want these credentials."""
 
-    def __init__(self, detail: str, *, unwelcome: bool) -> None:
-        """`unwelcome`: it does not know them or grants them nothing; else it has no time for them now."""
+    def __init__(self, detail: str, *, unwelcome: bool, busy: bool = False) -> None:
+        """`unwelcome`: it does not know them or grants them nothing; `busy`: it has no time for them now."""
         super().__init__(detail)
         self.detail = detail
         self.unwelcome = unwelcome
+        self.busy = busy
 
 
 class DeadAddressError(ClaimdError):
@@ -195,7 +198,9 @@ class Dialer:
         if error.trouble is Trouble.STOPPED:
             return InterruptedPassError()
         if error.trouble is Trouble.REFUSED and error.code is not None:
-            return CredentialsRefusedError(error.detail, unwelcome=error.code in _UNWELCOME)
+            return CredentialsRefusedError(
+                error.detail, unwelcome=error.code in _UNWELCOME, busy=error.code in _BUSY
+            )
         # The way may be broken, or open and only closed to us: look at it without credentials.
         try:
             found = self._transport.diagnose(target.endpoint, port, credentials.roots)

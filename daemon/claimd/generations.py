@@ -62,12 +62,13 @@ def earlier(store: Store, record: Record) -> list[Earlier]:
         in_use |= {attempt.certificate_id, attempt.replaces}
     # From the switch on. It may have come long after the registration: when somebody approved it at last.
     switched_at = {o.certificate_id: o.at for o in record.history if o.result == "active"}
-    replaced_at = {
-        str(d.get("replaces_certificate_id")): switched_at.get(name)
-        or datetime.fromisoformat(str(d["registered_at"]))
-        for name, d in documents.items()
-        if name not in in_use or name == store.current_link()
-    }
+    replaced_at: dict[str, datetime] = {}
+    for name, d in documents.items():
+        if name in in_use and name != store.current_link():
+            continue
+        before = str(d.get("replaces_certificate_id"))
+        at = switched_at.get(name) or datetime.fromisoformat(str(d["registered_at"]))
+        replaced_at[before] = max(at, replaced_at.get(before, at))
     found = [
         Earlier(name, d["thing_name"] if isinstance(d.get("thing_name"), str) else None, replaced_at[name])
         for name, d in documents.items()

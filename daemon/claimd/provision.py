@@ -38,9 +38,6 @@ REFUSALS_BEFORE_POLICY = 3
 CLOCK_LOOK_SECONDS = 10.0
 # While an answer that comes only once can't be stored; 7.5 s in all, within any pass.
 _ANSWER_DELAYS_SECONDS = (0.5, 1.0, 2.0, 4.0)
-# How often in a row an endpoint may be too busy to look at a certificate that may be active, while a claim
-# lives that could get another: 39 s of its five minutes.
-_BUSY_TRIES = 5
 # So often a token may be called invalid before it is given up: each time the certificate is tried first,
 # and one that was registered a moment ago may be refused for some seconds.
 _TOKEN_REFUSALS = 3
@@ -165,7 +162,7 @@ class Pass:
         if step is Step.LOSE_CLAIM:
             self._lose_claim(attempt)
         elif step is Step.LET_TOKEN_LAPSE:
-            self._let_token_lapse(attempt)
+            self._make_way(attempt)
         elif step is Step.REQUEST_KEYS:
             self._request_keys(attempt)
         elif step is Step.REGISTER:
@@ -227,7 +224,7 @@ class Pass:
                 self._save(self._unblocked(attempt, best))
             return None
         replaces = self._store.current_link()
-        if replaces is not None and self._serves() and self._settings().reprovision == "never":
+        if replaces is not None and self._is_whole_here() and self._settings().reprovision == "never":
             return self._decline(claims, replaces)
         self._say("claim", f"claim {short(best.fingerprint)} taken in")
         self._save(table.begin(best, self._now(), replaces))
@@ -486,19 +483,19 @@ class Pass:
         try:
             self._try_out(attempt.target, client_id, credentials)
         except CredentialsRefusedError as error:
-            if not error.unwelcome and attempt.claim is not None and attempt.failures < _BUSY_TRIES:
+            if error.busy and attempt.claim is not None:
                 # Nobody has looked at the certificate: it is not given up, nor the token used, for that.
                 raise fail(
                     Code.CONNECT_REFUSED, endpoint=attempt.target.endpoint, detail=error.detail
                 ) from error
             self._probed = True  # proves nothing: it may be INACTIVE, or its policy denies this client id
-            if attempt.claim is None:
+            if attempt.claim is None or self._time_for(attempt.claim) < attempt.claim.not_before:
                 self._come_back(attempt)
             return
         self._registered(attempt, None, None, known=False)
 
     def _come_back(self, attempt: Attempt) -> None:
-        """No claim to ask again with: the certificate is tried again."""
+        """No claim to ask again with, or none yet: the certificate is tried again."""
         self._save(self._due_again(replace(attempt, failures=attempt.failures + 1)))
 
     def _due_again(self, attempt: Attempt) -> Attempt:
@@ -508,7 +505,11 @@ class Pass:
     def _verify(self, attempt: Attempt) -> None:
         """Prove the new identity by connecting with it, and only then let it serve."""
         assert attempt.target is not None and attempt.certificate_id is not None
-        self._destroy_claims()
+        stuck: OSError | None = None
+        try:
+            self._destroy_claims()
+        except OSError as error:
+            stuck = error  # said in the end: no claim's folder keeps an identity from serving
         staged = self._store.load_staged(attempt.certificate_id)
         client_id = fleet.identity_client_id(attempt.target, attempt.thing_name, attempt.certificate_id)
         credentials = Credentials(staged.certificate.pem, staged.key, staged.roots)
@@ -522,6 +523,8 @@ class Pass:
             raise fail(Code.IDENTITY_UNPROVEN, detail=error.problem.happened) from error
         self._say("verified", "the new identity has connected")
         self._store.activate(attempt.certificate_id)
+        if stuck is not None:
+            raise stuck
         self._keep(activated(self._record, attempt, self._now()))
         self._activated = True
         self._say("active", "the identity is in place")
@@ -535,7 +538,7 @@ class Pass:
         assert attempt.certificate_id is not None
         if (
             attempt.refusals + 1 >= REFUSALS_BEFORE_POLICY
-            and not self._serves()
+            and not self._is_whole_here()
             and self._settings_or_defaults().on_refusal == "activate"
         ):
             self._store.activate(attempt.certificate_id)
@@ -547,7 +550,7 @@ class Pass:
         """notAfter has come: the claim goes, a staged key waits for the next one."""
         lost, now = attempt.claim, self._now()
         assert lost is not None
-        end = _end_of(lost, attempt.problem, now)
+        end = _end_of(attempt, lost, now)
         moved = table.advance(out_of_blocked(attempt, now), Event.CLAIM_LOST, now)
         attempt = replace(moved, claim=None, problem=end)
         if attempt.state in table.ENDED:
@@ -555,6 +558,16 @@ class Pass:
         outcome = Outcome(now, lost.fingerprint, "failed", None, None, end.code)
         self._keep(self._record.with_attempt(attempt).with_outcome(outcome))
         self._store.destroy_claim(lost.fingerprint)
+
+    def _make_way(self, attempt: Attempt) -> None:
+        """The token is over. A key that may be active is given up only for a claim that AWS takes: anybody
+        can drop one that it does not."""
+        if attempt.ambiguous and attempt.claim is not None:
+            assert attempt.target is not None and attempt.certificate_id is not None
+            roots = self._store.load_staged(attempt.certificate_id).roots
+            self._line_with_claim(attempt.claim, attempt.target, roots)
+            self._hang_up()
+        self._let_token_lapse(attempt)
 
     def _let_token_lapse(self, attempt: Attempt, why: Code = Code.TOKEN_INVALID) -> None:
         self._set_key_aside(attempt)
@@ -613,7 +626,7 @@ class Pass:
             return
         if attempt.state is State.KEYS_REQUESTED:
             attempt = table.advance(attempt, Event.KEYS_REQUEST_FAILED, now)
-        refused = why.code in (Code.IDENTITY_REFUSED, Code.TOKEN_INVALID)
+        refused = why.code is Code.IDENTITY_REFUSED or self._counts_against_the_token(attempt, why)
         attempt = replace(
             attempt, failures=attempt.failures + 1, refusals=attempt.refusals + refused, problem=why
         )
@@ -627,7 +640,11 @@ class Pass:
             return False
         if why.code is Code.IDENTITY_DAMAGED:
             return True
-        return why.code is Code.TOKEN_INVALID and attempt.refusals + 1 >= _TOKEN_REFUSALS
+        return attempt.refusals + 1 >= _TOKEN_REFUSALS and self._counts_against_the_token(attempt, why)
+
+    def _counts_against_the_token(self, attempt: Attempt, why: Problem) -> bool:
+        """Who asks again and again by hand leaves AWS no time to spread a fresh certificate."""
+        return why.code is Code.TOKEN_INVALID and table.due_in_seconds(attempt, self._now()) <= 0
 
     def _disk_trouble(self, error: OSError) -> Problem:
         """The disk failed in a step. What is on it decides at the next pass where the attempt goes on."""
@@ -718,6 +735,13 @@ class Pass:
         except ClaimdError:
             return None
 
+    def _is_whole_here(self) -> bool:
+        """Raises OSError: what can't be read now may serve all the same, and nothing is decided on that."""
+        try:
+            return self._store.current() is not None
+        except ClaimdError:
+            return False
+
     def _serves(self) -> bool:
         """Whether a whole identity is in place."""
         try:
@@ -763,14 +787,16 @@ def _is_looked_at_again(attempt: Attempt) -> bool:
     return attempt.problem is not None and attempt.problem.code in _OUTSIDE_THE_CONFIGURATION
 
 
-def _end_of(claim: ClaimRecord, before: Problem | None, now: datetime) -> Problem:
+def _end_of(attempt: Attempt, claim: ClaimRecord, now: datetime) -> Problem:
     """Why a claim came to nothing: whoever makes another one must hear what stood in the way of this one."""
-    name, not_after = short(claim.fingerprint), spoken(claim.not_after)
-    if before is None or before.kind is Kind.UNUSABLE or before.code is Code.CLAIM_NOT_YET_VALID:
+    name, not_after, before = short(claim.fingerprint), spoken(claim.not_after), attempt.problem
+    if attempt.ambiguous:
+        reason, trouble = "its answer was lost; the new certificate is tried meanwhile", Code.NO_ANSWER
+    elif before is None or before.kind is Kind.UNUSABLE or before.code is Code.CLAIM_NOT_YET_VALID:
         return problem(Code.CLAIM_EXPIRED, claim=name, not_after=not_after, now=spoken(now))
-    return problem(
-        Code.CLAIM_RAN_OUT, claim=name, not_after=not_after, reason=before.happened, trouble=before.code.value
-    )
+    else:
+        reason, trouble = before.happened, before.code
+    return problem(Code.CLAIM_RAN_OUT, claim=name, not_after=not_after, reason=reason, trouble=trouble.value)
 
 
 def _comes_back(attempt: Attempt) -> bool:

@@ -371,9 +371,12 @@ def _active(store: Store, attempt: Attempt) -> None:
 
 def _without_record(store: Store, record: Record, now: datetime) -> Record:
     """No attempt. An identity that nothing serves from is what is left when the record was lost."""
-    if store.current_link() is not None or record.history:
+    if record.history:
         return record
-    whole = [name for name in store.staged() if store.is_complete(name)]
+    current = store.current_link()
+    whole = [name for name in store.staged() if name != current and store.is_complete(name)]
+    if current is not None:
+        whole = [n for n in whole if (store.document(n) or {}).get("replaces_certificate_id") == current]
     if len(whole) > 1:
         _say(Found.SEVERAL_IDENTITIES, ", ".join(short(name) for name in whole))
     if len(whole) != 1:
@@ -382,7 +385,7 @@ def _without_record(store: Store, record: Record, now: datetime) -> Record:
     if document is None:
         return record
     _say(Found.RECORD_GONE, whole[0])
-    return record.with_attempt(_attempt_of(whole[0], document, now))
+    return record.with_attempt(replace(_attempt_of(whole[0], document, now), replaces=current))
 
 
 def _attempt_of(certificate_id: str, document: Mapping[str, object], now: datetime) -> Attempt:
