@@ -190,7 +190,8 @@ def _pass(request: Request, store: Store, outside: Outside) -> Result:
     foreign = origin.settle(store, request.layout, adopt=request.adopt)
     if foreign is not None:
         return _untouched(request, store, outside, foreign)
-    store.prepare()
+    for said in store.prepare():
+        log.warning("%s", said)
     configuration = ConfigurationFiles(request.layout, request.config_file)
     drop = Drop(request.layout.drop_directory, store.disk, own_files=bool(request.layout.root))
     journal = Journal(store)

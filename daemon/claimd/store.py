@@ -31,7 +31,6 @@ import errno
 import fcntl
 import hashlib
 import json
-import logging
 import os
 import re
 import stat
@@ -54,8 +53,6 @@ if TYPE_CHECKING:
     from .ledger import Ledger
     from .model import Certificate, PrivateKey
     from .news import Told
-
-log = logging.getLogger(__name__)
 
 IDENTITY_SCHEMA = 1
 MANIFEST_SCHEMA = 1
@@ -139,8 +136,13 @@ class Store:
         finally:
             os.close(fd)
 
-    def prepare(self) -> None:
-        """Make what is missing and sweep what a crash left behind. Under the lock."""
+    def prepare(self) -> list[str]:
+        """Make what is missing and sweep what a crash left behind. Under the lock.
+
+        Returns what is said of identities that can't be swept: maybe an old one's folder, on a bad sector,
+        which keeps nobody else waiting.
+        """
+        unswept = []
         self.disk.make_directory(self._claims, 0o700)
         # Made by tmpfiles on a device, setgid for its own group; this is for --root and a lost directory.
         # Not 02750: mkdir(2) takes no set-id bits, and the unit's RestrictSUIDSGID= refuses to be asked.
@@ -151,12 +153,12 @@ class Store:
             try:
                 self.disk.sweep(self._identity(name))
             except OSError as error:
-                # Maybe an old one's, on a bad sector: it keeps nobody else waiting.
-                log.warning("%s can't be swept: %s", self._identity(name), error.strerror)
+                unswept.append(f"{self._identity(name)} can't be swept: {error.strerror}")
         # What a pass renamed before it was killed is there and may still be lost: nothing is built on it
         # before it is safe.
         for directory in (self.layout.state_directory, self._claims, self.layout.identity_directory):
             self.disk.sync_directory(directory)
+        return unswept
 
     # -- the record of the attempt
 
