@@ -300,6 +300,36 @@ class TestRemoving:
         (place / "a").chmod(0o644)
         assert drop.remove(entry)
 
+    @pytest.mark.parametrize("mode", [0o600, 0o666])
+    @pytest.mark.parametrize("kind", ["pipe", "second name"])
+    def test_what_is_refused_goes_though_it_is_touched_where_others_may_write_to_it(
+        self, drop: Drop, place: Path, kind: str, mode: int
+    ) -> None:
+        place.parent.chmod(0o755)
+        path = place / "a"
+        if kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.touch()
+            (place.parent / "second").hardlink_to(path)
+        path.chmod(mode)
+        entry = only(drop.scan())
+        os.utime(path, (1, 1))
+        assert drop.remove(entry) == (mode == 0o666)
+        assert path.exists() == (mode == 0o600)
+
+    def test_a_copy_that_was_arriving_and_is_there_now_stays(self, drop: Drop, place: Path) -> None:
+        """Though others may write to it: it may have become a claim."""
+        place.parent.chmod(0o755)
+        (place / "a").touch()
+        (place.parent / "second").hardlink_to(place / "a")
+        (place / "a").chmod(0o666)
+        entry = only(drop.scan())
+        assert entry.exposed and entry.problem is not None
+        (place.parent / "second").unlink()
+        (place / "a").write_bytes(SECRET)
+        assert not drop.remove(entry)
+
     def test_what_is_kept_aside_is_looked_at_no_more(self, drop: Drop, place: Path) -> None:
         (place / ("n" * 255)).write_bytes(b"a photo")
         assert drop.keep_aside(only(drop.scan()))

@@ -185,7 +185,11 @@ class Drop:
             return True
         # `scp -p` and chmod change the times alone.
         again = self._examine(directory, now.st_dev, entry.name, may_be_folder=False)[0]
-        return again.problem is None and entry.problem is None and again.data == entry.data
+        if entry.problem is not None:
+            # A trap that is no file, or that has two names, goes however often its owner touches it. What has
+            # become a file meanwhile, as a copy that came in, is for the next look.
+            return entry.exposed and again.problem is not None
+        return again.problem is None and again.data == entry.data
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
