@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -17,6 +18,7 @@ from claimd.errors import Code, Problem, problem
 from claimd.intake import Intake, Rules
 from claimd.ledger import Ledger, Taken
 from claimd.model import Layout, spoken
+from claimd.result import MAX_ANSWERS_A_PASS
 from claimd.store import Store
 from material import NOW, claim
 
@@ -54,11 +56,28 @@ class Place:
         self.layout = Layout(str(root))
         Path(self.layout.result_directory).parent.mkdir(parents=True)
 
-    def tell(self, record: Record, *, left: Mapping[str, Problem] | None = None, seconds: float = 0) -> None:
-        """A pass: what lies there and what came of the claims."""
+    def tell(
+        self,
+        record: Record,
+        *,
+        left: Mapping[str, Problem] | None = None,
+        gone: Mapping[str, Problem] | None = None,
+        ledger: Ledger = LEDGER,
+        seconds: float = 0,
+    ) -> None:
+        """A pass: what lies there, what was destroyed, and what came of the claims."""
         answers = Answers(self.layout, Store(self.layout, Disk()))
-        answers.looked(Intake((), (), left or {}, incomplete=False, signature=frozenset()), LEDGER, Rules())
-        answers.tell(NOW + timedelta(seconds=seconds), record, None, frozenset())
+        found = Intake((), (), left or {}, incomplete=False, signature=frozenset(), destroyed=gone or {})
+        answers.looked(found, ledger, Rules())
+        now = NOW + timedelta(seconds=seconds)
+        before = self._latest()
+        answers.tell(now, record, None, frozenset())
+        if self._latest() != before:
+            os.utime(Path(self.layout.result_directory) / "latest.txt", (now.timestamp(),) * 2)
+
+    def _latest(self) -> str:
+        path = Path(self.layout.result_directory) / "latest.txt"
+        return path.read_text() if path.exists() else ""
 
     def said(self, name: str) -> str:
         return (Path(self.layout.result_directory) / name).read_text()
@@ -99,3 +118,37 @@ def test_what_it_tells_of_something_else_stays(place: Place) -> None:
     place.tell(expired(), seconds=400)
     assert place.said("latest.txt").startswith("READY\n")
     assert place.said("claim.json.txt").startswith("REFUSED\n")
+
+
+DEAD = problem(Code.CLAIM_EXPIRED, claim="0a" * 6, not_after=spoken(NOW), now=spoken(NOW))
+
+
+def test_what_was_refused_stays_refused_while_another_claim_is_under_way(place: Place) -> None:
+    """Its file has the name that the other one once had."""
+    place.tell(waiting(TROUBLES[2]))
+    renamed = LEDGER.without_names({"claim.json"})
+    place.tell(waiting(TROUBLES[2]), gone={"claim.json": DEAD}, ledger=renamed)
+    assert place.said("latest.txt") == place.said("claim.json.txt")
+    assert place.said("latest.txt").startswith("REFUSED\n")
+    place.tell(waiting(TROUBLES[0]), ledger=renamed)
+    assert place.said("claim.json.txt").startswith("REFUSED\n") and "0a0a" in place.said("latest.txt")
+    assert place.said("copy.json.txt").startswith("BLOCKED\n")
+
+
+def test_what_is_told_of_the_claim_itself_goes_on(place: Place) -> None:
+    place.tell(waiting(TROUBLES[2]))
+    place.tell(expired(), seconds=400)
+    assert place.said("latest.txt").startswith("REFUSED\n")
+    place.tell(waiting(TROUBLES[0]), seconds=401)
+    assert place.said("latest.txt").startswith("BLOCKED\n")
+
+
+def test_a_flood_is_answered_in_part_and_hides_no_claim_s_answer(place: Place) -> None:
+    many = {f"{number}.txt": JUNK for number in range(1000)}
+    ledger = LEDGER
+    for number in range(20):
+        ledger = ledger.with_taken(Taken(f"{number:064x}", "k", (f"other-{number}.json",), spoken(END)))
+    place.tell(expired(), left=many, gone={f"gone-{name}": JUNK for name in many}, ledger=ledger)
+    answers = list(Path(place.layout.result_directory).iterdir())
+    assert len(answers) <= 2 * MAX_ANSWERS_A_PASS + 2 + 20 + 1
+    assert place.said("claim.json.txt").startswith("REFUSED\n"), "though twenty claims came after it"

@@ -345,6 +345,14 @@ class TestWhatIsNoClaim:
         assert found.expired == (pair.claim,) and world.names() == []
         assert found.destroyed["claim"].code is Code.CLAIM_EXPIRED
 
+    def test_another_file_of_a_claim_s_name_is_not_told_of_as_the_claim(self, world: World) -> None:
+        world.put("claim.json", whole(world.pair()))
+        world.look()
+        assert world.ledger.taken[0].names == ("claim.json",)
+        world.put("claim.json", whole(world.pair(life=-5)))
+        assert world.look().destroyed["claim.json"].code is Code.CLAIM_EXPIRED
+        assert [taken.names for taken in world.ledger.taken] == [()]
+
     def test_one_that_is_in_use_is_not_expired_by_a_clock_that_jumps(self, world: World) -> None:
         pair = world.pair()
         world.put("claim", whole(pair))

@@ -70,6 +70,12 @@ def test_whose_a_kept_claim_is_stays_known_however_many_come_after_it() -> None:
     assert ledger.with_taken(Taken("last", "k", (), ""), ()).taken[-1].fingerprint == "last"
 
 
+def test_a_name_that_is_another_file_s_now_tells_of_no_claim() -> None:
+    ledger = Ledger().with_taken(Taken("a", "k", ("cert.pem", "key.pem"), ""))
+    assert ledger.without_names({"photo.jpg"}) is ledger
+    assert [t.names for t in ledger.without_names({"key.pem"}).taken] == [("cert.pem",)]
+
+
 def test_whatever_the_names_it_stays_small() -> None:
     worst = "\udcff" * 511
     ledger = Ledger().with_seen(0, [(f"{worst}{number}", 2**63, 2**63) for number in range(MAX_SEEN)])

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from claimd.answer import REMEMBERED
 from claimd.durable import Disk
-from claimd.result import KEPT, MAX_ANSWERS, MAX_ANSWERS_A_PASS, ResultDirectory
+from claimd.result import KEPT, MAX_ANSWERS, ResultDirectory
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=timezone.utc)
 DONE = ["DONE", "", "words"]
@@ -71,9 +72,26 @@ def test_too_many_go_the_oldest_first(result: ResultDirectory, place: Path) -> N
     assert len(os.listdir(place)) == MAX_ANSWERS and not (place / "4.txt").exists()
 
 
-def test_a_flood_is_answered_in_part(result: ResultDirectory, place: Path) -> None:
-    result.write({str(number): ["x"] for number in range(1000)}, None, NOW)
-    assert len(os.listdir(place)) == MAX_ANSWERS_A_PASS
+def test_of_many_in_a_few_minutes_none_goes_before_it_could_be_read(
+    result: ResultDirectory, place: Path
+) -> None:
+    now = datetime.now(timezone.utc)
+    result.write({str(number): ["x"] for number in range(MAX_ANSWERS + 50)}, None, now)
+    result.age_out(now)
+    assert len(os.listdir(place)) == MAX_ANSWERS + 50
+    result.age_out(now + REMEMBERED + timedelta(minutes=1))
+    assert len(os.listdir(place)) == MAX_ANSWERS
+
+
+@pytest.mark.parametrize(("word", "refuses"), [("REFUSED", True), ("WAITING", False), ("DONE", False)])
+def test_what_latest_refuses_it_refuses_for_some_minutes(
+    result: ResultDirectory, word: str, refuses: bool
+) -> None:
+    now = datetime.now(timezone.utc)
+    assert not result.refuses(now)
+    result.write({}, [word], now)
+    assert result.refuses(now) is refuses
+    assert not result.refuses(now + REMEMBERED + timedelta(minutes=1))
 
 
 def test_what_a_crash_left_is_swept(place: Path) -> None:

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The last claims of the ledger are followed; an older one has its last answer.
-CLAIMS_FOLLOWED = 8
 _DESTROYED_AT_ONCE = frozenset({Code.CLAIM_EXPIRED, Code.CLAIM_ALREADY_TAKEN_IN, Code.DROP_ENTRY_EXPOSED})
 
 
@@ -68,7 +66,7 @@ class Answers:
             return
         scene = Scene(now, record, identity, held, self._drop_directory, self._template)
         answers: dict[str, list[str]] = {}
-        for taken in self._ledger.taken[-CLAIMS_FOLLOWED:]:
+        for taken in self._ledger.taken:
             answers.update(dict.fromkeys(taken.names, answer.of_claim(taken, scene)))
         # What lies there now comes last: the name may have been another file's before.
         answers.update(self._of_files)
@@ -103,6 +101,8 @@ class Answers:
             return self._latest_of_destroyed(intake.destroyed, answers, scene)
         attempt = scene.record.attempt
         if attempt is not None and attempt.claim is not None and attempt.state not in table.ENDED:
+            if self._refuses_another_file(scene.now):
+                return None
             unknown = Taken(attempt.claim.fingerprint, "", (), spoken(attempt.claim.not_after))
             return answer.of_claim(self._taken(attempt.claim.fingerprint, unknown), scene)
         if scene.identity is None or self._directory.tells_of_a_drop(scene.now):
@@ -125,6 +125,11 @@ class Answers:
             if short(taken.fingerprint) == found.fields["claim"]:
                 return [*answer.of_claim(taken, scene), "", *answers[name][2:]]
         return answers[name]
+
+    def _refuses_another_file(self, now: datetime) -> bool:
+        """Whether latest.txt has just refused what came after the claim that is under way."""
+        of_claims = (name for taken in self._ledger.taken for name in taken.names)
+        return self._directory.refuses(now) and not any(map(self._directory.is_latest, of_claims))
 
     def _taken(self, fingerprint: str, otherwise: Taken | None = None) -> Taken:
         found = [each for each in self._ledger.taken if each.fingerprint == fingerprint]

@@ -156,6 +156,7 @@ class _Looking:
         self._problems.update(inspection.unpaired(self._materials, pairing, self._taken))
         self._age()
         self._complain_of_unswept()
+        self._memory.let_go_of(self._problems | self._destroyed)
         return self._result()
 
     def _remember_junk(self) -> None:

@@ -75,6 +75,13 @@ class Ledger:
         older = [replace(each, names=()) for each in others[: -len(latest)] if each.fingerprint in held]
         return replace(self, taken=(*older, *latest, one))
 
+    def without_names(self, names: Collection[str]) -> Ledger:
+        """These names are other files' now: what becomes of the claims is no longer told under them."""
+        if not any(name in names for each in self.taken for name in each.names):
+            return self
+        kept = (replace(t, names=tuple(n for n in t.names if n not in names)) for t in self.taken)
+        return replace(self, taken=tuple(kept))
+
     def time_for(self, fingerprint: str, not_after: datetime, now: Moment) -> datetime:
         """The time by which a claim is judged: the wall clock's, unless that has provably jumped ahead.
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .attempt import State
-from .errors import ClaimdError
+from .errors import ClaimdError, Code
 from .ledger import Taken
 from .model import spoken
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from .drop import Entry
+    from .errors import Problem
     from .ledger import Ledger, Moment
     from .model import Claim
     from .store import Store
@@ -46,6 +47,11 @@ class Memory:
         )
         held = {kept.fingerprint for kept in self._store.claims()}
         self.ledger = self.ledger.with_taken(taken, held)
+
+    def let_go_of(self, others: Mapping[str, Problem]) -> None:
+        """Files that are something else than the claim that once came under their names."""
+        names = {name for name, found in others.items() if found.code is not Code.CLAIM_ALREADY_TAKEN_IN}
+        self.ledger = self.ledger.without_names(names)
 
     def remember_read(self, entries: Iterable[Entry]) -> None:
         if len(self.read_before) > _MAX_READ_BEFORE:

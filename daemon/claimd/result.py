@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MODE = 0o640
 KEPT = timedelta(days=7)
 MAX_ANSWERS = 200
+MAX_UNREAD_ANSWERS = 5000
 # A pass that meets a flood answers to so many files.
 MAX_ANSWERS_A_PASS = 32
 _MAX_ANSWER_BYTES = 16 * 1024
@@ -36,11 +37,11 @@ class ResultDirectory:
         self._prepared = False
 
     def write(self, answers: Mapping[str, list[str]], latest: list[str] | None, now: datetime) -> None:
-        """`answers`: by the name of the dropped file. Raises OSError."""
+        """`answers`: by the name of the dropped file, a bounded number. Raises OSError."""
         self._prepare()
         # latest.txt first: until an answer is replaced it can be seen that latest.txt told of the same.
         texts = {} if latest is None else {answer.LATEST: latest}
-        for name, lines in list(answers.items())[:MAX_ANSWERS_A_PASS]:
+        for name, lines in answers.items():
             texts[answer.file_name(name)] = lines
         for name, lines in texts.items():
             self._write(name, answer.text(lines, now))
@@ -54,15 +55,22 @@ class ResultDirectory:
                 for entry in entries
                 if entry.name != answer.LATEST
             )
-        oldest = (now - KEPT).timestamp()
+        oldest, unread = (now - KEPT).timestamp(), (now - answer.REMEMBERED).timestamp()
         for number, (changed, name) in enumerate(found):
-            if changed < oldest or len(found) - number > MAX_ANSWERS:
+            # Of many in a few minutes none goes before it could be read: it may be another's than the flood.
+            most = MAX_ANSWERS if changed < unread else MAX_UNREAD_ANSWERS
+            if changed < oldest or len(found) - number > most:
                 self._disk.remove_file(os.path.join(self._path, name))
 
     def tells_of_a_drop(self, now: datetime) -> bool:
         """Whether latest.txt answers a drop of the last minutes: somebody still has to read it."""
         word, changed = self._latest()
         return word not in ("", *_OF_THE_DEVICE, "DONE") and abs(now - changed) < answer.REMEMBERED
+
+    def refuses(self, now: datetime) -> bool:
+        """Whether latest.txt has refused a drop of the last minutes."""
+        word, changed = self._latest()
+        return word == "REFUSED" and abs(now - changed) < answer.REMEMBERED
 
     def is_news(self, name: str, seconds_ago: float, now: datetime) -> bool:
         """Whether the file that came so long ago is what latest.txt has to tell of: unless something that
