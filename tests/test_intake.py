@@ -8,7 +8,7 @@ import json
 import os
 import stat
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from claimd.attempt import Outcome, Record
 from claimd.drop import Drop
 from claimd.durable import Disk
 from claimd.ensure import ConfigurationFiles
-from claimd.errors import Code
+from claimd.errors import Code, Problem
 from claimd.intake import MAX_CLAIMS_OF_AN_OWNER, SETTLED_SECONDS, Intake, Reception, Rules
 from claimd.ledger import Ledger, Moment
 from claimd.listing import ASIDE_PREFIX
@@ -81,7 +81,11 @@ def world(tmp_path: Path) -> World:
 
 
 def codes(found: Intake) -> dict[str, Code]:
-    return {name: problem.code for name, problem in found.problems.items()}
+    return codes_of(found.problems)
+
+
+def codes_of(problems: Mapping[str, Problem]) -> dict[str, Code]:
+    return {name: problem.code for name, problem in problems.items()}
 
 
 def whole(pair: material.Pair) -> str:
@@ -584,6 +588,49 @@ class TestTraps:
         world.put(".claim.json.Xy12", world.pair().key, settled=False).chmod(0o666)
         world.look()
         assert world.names() == [".claim.json.Xy12"]
+
+    @pytest.mark.parametrize("name", [".x", "x.part"])
+    def test_a_file_in_flight_shields_no_folder(self, world: World, name: str) -> None:
+        """Touched again and again it would do so for ever."""
+        path = world.put(f"claims/{name}", "", settled=False)
+        path.parent.chmod(0o777)
+        found = world.look()
+        assert world.names() == []
+        assert codes_of(found.destroyed) == {"claims": Code.DROP_ENTRY_EXPOSED}
+
+    def test_a_file_in_flight_shields_itself_in_a_folder(self, world: World) -> None:
+        world.put("claims/.key.pem.Xy12", "", settled=False).chmod(0o666)
+        world.look()
+        assert world.names() == ["claims"]
+        world.put("claims/key.pem", "", settled=False).chmod(0o666)
+        world.look()
+        assert world.names() == []
+
+    def test_a_claim_shields_no_folder(self, world: World) -> None:
+        """Its owner's own, made for that. It is safe, so that nothing is waited for."""
+        pair = world.pair()
+        world.put("claims/claim", whole(pair), settled=False).parent.chmod(0o777)
+        found = world.look()
+        assert found.kept == (pair.claim,) and not found.destroyed and not found.problems
+        assert world.names() == []
+
+    def test_what_lies_beside_a_claim_shields_no_folder(self, world: World) -> None:
+        pair = world.pair()
+        world.put("claims/claim", whole(pair))
+        world.put("claims/key.pem", world.pair().key)
+        (world.place / "claims").chmod(0o777)
+        found = world.look()
+        assert found.kept == (pair.claim,) and not found.problems
+        assert codes_of(found.destroyed) == {"claims": Code.DROP_ENTRY_EXPOSED}
+        assert world.names() == []
+
+    def test_a_claim_shields_no_file_that_another_one_keeps_there(self, world: World) -> None:
+        pair, far = world.pair(), material.pair(not_after=datetime(2049, 12, 31, tzinfo=timezone.utc))
+        world.put("claims.pem", whole(pair) + whole(far)).chmod(0o666)
+        found = world.look()
+        assert found.kept == (pair.claim,)
+        assert codes_of(found.destroyed) == {"claims.pem": Code.DROP_ENTRY_EXPOSED}
+        assert world.names() == []
 
     def test_what_can_t_be_removed_is_told_of(self, world: World) -> None:
         world.drop = Drop(str(world.place), StubbornDisk(), own_files=True)

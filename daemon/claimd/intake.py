@@ -229,13 +229,17 @@ class _Looking:
             self._remove_folder(folder)
 
     def _remove_folder(self, folder: str) -> None:
-        """With all that is in it, once the copying is over and nothing in it may still become a claim."""
+        """With all that is in it, once the copying is over and nothing in it may still become a claim.
+
+        One that others may write to goes at once: its owner could prolong the copying for ever.
+        """
         inside = [entry for entry in self._all.values() if entry.folder == folder]
         own = self._all.get(folder)
         if own is None or any(self._is_wanted(entry.name) for entry in inside):
             return
-        youngest = min(self._age_by_wall(entry) for entry in (own, *inside))
-        if youngest < SETTLED_SECONDS:
+        parts = [own, *inside]
+        youngest = min(self._age_by_wall(part) for part in parts)
+        if youngest < SETTLED_SECONDS and not self._is_a_trap(parts):
             self._due.append(SETTLED_SECONDS - youngest)
         elif self._remove(folder):
             self._gone.update(entry.name for entry in inside)
@@ -302,9 +306,9 @@ class _Looking:
 
     def _is_a_trap(self, parts: list[Entry]) -> bool:
         """Made so that another's copy lands in it, or as open as that. `cp` onto a name that is there keeps
-        owner and mode, and fs.protected_regular does not hinder it. What was a claim goes its own way."""
-        names = {part.name for part in parts}
-        return any(part.exposed for part in parts) and names.isdisjoint(self._taken | self._unsettled)
+        owner and mode, and fs.protected_regular does not hinder it. A file in flight shields itself alone,
+        and a claim, being safe by now, nothing: else whoever touches it keeps the trap around it."""
+        return any(part.exposed and part.name not in self._unsettled for part in parts)
 
     def _destroy_trap(self, entry: Entry, parts: list[Entry]) -> None:
         """At once, and never kept aside: its owner could give it its name again."""
