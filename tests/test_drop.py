@@ -9,6 +9,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -19,12 +20,23 @@ import pytest
 import material
 from claimd import drop as drop_module
 from claimd import sweep
-from claimd.drop import MAX_FILES_A_FOLDER, MAX_KEPT_ASIDE, Drop, Entry, anybody_may_link, put
+from claimd.drop import (
+    MAX_DEPTH,
+    MAX_FILES_A_FOLDER,
+    MAX_FOLDERS_A_SCAN,
+    MAX_KEPT_ASIDE,
+    MAX_MODES_A_FOLDER,
+    Drop,
+    Entry,
+    anybody_may_link,
+    put,
+)
 from claimd.durable import TEMPORARY_PREFIX, Disk
 from claimd.errors import ClaimdError, Code
 from claimd.listing import ASIDE_PREFIX, MAX_ENTRIES_A_SCAN
 from claimd.pem import MAX_FILE_BYTES
 
+NOBODY = 65534
 SECRET = b"what nobody may read"
 
 # Mounts FUSE for another user, and has one look. The kernel refuses everybody else before it asks the file
@@ -384,6 +396,26 @@ class TestPut:
         assert put(str(place), Disk(), material.claim()) != name
 
 
+def _seen_by_another(above: str) -> object:
+    """What is exposed in `above`/drop, as an account sees it that may not look into everything."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            entries = Drop(f"{above}/drop", Disk(), own_files=True).scan()
+            os.write(writer, json.dumps({entry.name: entry.exposed for entry in entries}).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as told:
+        found = told.read()
+    os.waitpid(child, 0)
+    return json.loads(found)
+
+
 class TestExposed:
     """The rules are in test_access.py: here, what is asked of the system."""
 
@@ -411,6 +443,62 @@ class TestExposed:
             "open pipe": True,
             "link": False,
         }
+
+    def folder(self, path: Path, files: int) -> Path:
+        path.mkdir()
+        for number in range(files):
+            (path / str(number)).touch(0o644)
+        return path
+
+    def test_what_is_not_read_is_looked_at_for_its_modes(self, drop: Drop, place: Path) -> None:
+        """One of too many files, and a folder in a folder, as deep as that is."""
+        for name, mode in (("closed", 0o644), ("open", 0o666)):
+            (self.folder(place / f"many {name}", MAX_FILES_A_FOLDER) / "claim").touch()
+            (place / f"many {name}" / "claim").chmod(mode)
+            (place / name / "deep" / "deeper").mkdir(parents=True)
+            (place / name / "deep" / "deeper" / "claim").touch()
+            (place / name / "deep" / "link").symlink_to("/dev/null")
+            (place / name / "deep" / "deeper" / "claim").chmod(mode)
+        assert self.exposed(drop) == {
+            "many closed": False,
+            "many open": True,
+            "closed": False,
+            "closed/deep": False,
+            "open": False,
+            "open/deep": True,
+        }
+
+    def test_so_are_folders_for_which_there_is_no_room(self, drop: Drop, place: Path) -> None:
+        """Nobody hides one behind others that are always newer."""
+        for number in range(MAX_FOLDERS_A_SCAN + 2):
+            (self.folder(place / str(number), 1) / "0").chmod(0o666 if number == 1 else 0o644)
+        seen = {(each.name, each.stat().st_ctime_ns) for each in place.iterdir() if each.name in ("0", "1")}
+        looked = {entry.name: entry for entry in drop.look(seen).entries}
+        assert not looked["0"].is_folder and not looked["0"].exposed
+        trap = looked["1"]
+        assert not trap.is_folder and trap.exposed
+        os.utime(place / "1")
+        assert drop.remove(trap) and not (place / "1").exists()
+        with pytest.raises(IsADirectoryError):
+            drop.remove(looked["0"])
+
+    def test_what_has_too_much_in_it_is_taken_for_a_trap(self, drop: Drop, place: Path) -> None:
+        self.folder(place / "many", MAX_MODES_A_FOLDER + 1)
+        (place / "deep" / "/".join("d" * MAX_DEPTH)).mkdir(parents=True)
+        (place / "deepest" / "/".join("d" * (MAX_DEPTH + 1))).mkdir(parents=True)
+        found = self.exposed(drop)
+        assert found["many"] and found["deepest/d"] and not found["deep/d"]
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+    @pytest.mark.parametrize(("mode", "exposed"), [(0o700, False), (0o711, True), (0o710, True)])
+    def test_one_that_can_t_be_listed_is_a_trap_where_others_get_in(self, mode: int, exposed: bool) -> None:
+        """They write to the names that they know."""
+        with tempfile.TemporaryDirectory() as above:
+            os.chmod(above, 0o755)
+            folder = self.folder(Path(above) / "drop", 0) / "claim"
+            folder.mkdir()
+            folder.chmod(mode)
+            assert _seen_by_another(above) == {"claim": exposed}
 
     def test_by_acl(self, drop: Drop, place: Path) -> None:
         path = place / "claim"

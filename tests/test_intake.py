@@ -639,13 +639,40 @@ class TestTraps:
         assert codes(found) == {"claim": Code.DISK_READ_ONLY}
 
     def test_more_folders_than_a_look_reads(self, world: World) -> None:
-        for number in range(20):
-            (world.place / f"{number}").mkdir()
-            (world.place / f"{number}").chmod(0o777)
+        """Whoever keeps others new would keep these from being read for ever."""
+        self.make_folders(world, 0o777)
+        found = world.look()
+        assert world.names() == [] and not found.problems
+
+    def test_more_folders_than_a_look_reads_that_are_no_traps(self, world: World) -> None:
+        self.make_folders(world, 0o755)
+        assert len(codes(world.look())) == 4 and len(world.names()) == 20
+        world.elapsed += 600
         found = world.look()
         assert found.due_seconds == 2 and Code.DISK_FAILED not in codes(found).values()
         world.look()
         assert world.names() == []
+
+    def make_folders(self, world: World, mode: int) -> None:
+        for number in range(20):
+            (world.place / f"{number}").mkdir()
+            (world.place / f"{number}").chmod(mode)
+
+    def test_one_in_a_folder_that_is_not_read(self, world: World) -> None:
+        """`cp -r` goes as deep as what it copies."""
+        (world.place / "claim" / "keys" / "deep").mkdir(parents=True)
+        world.put("claim/keys/deep/private.key", "").chmod(0o666)
+        found = world.look()
+        assert codes_of(found.destroyed) == {"claim/keys": Code.DROP_ENTRY_EXPOSED}
+        assert world.names() == []
+
+    def test_a_folder_in_a_folder_that_is_no_trap(self, world: World) -> None:
+        (world.place / "claim" / "keys" / "deep").mkdir(parents=True)
+        pair = world.pair()
+        world.put("claim/cert.pem", pair.certificate)
+        assert codes(world.look())["claim/keys"] is Code.DROP_ENTRY_REFUSED
+        world.put("claim/key.pem", pair.key)
+        assert world.look().kept == (pair.claim,)
 
     def test_it_is_not_told_of_by_the_line(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
         for number in range(100):

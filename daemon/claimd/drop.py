@@ -37,6 +37,9 @@ MAX_BYTES_A_SCAN = 4 * 1024 * 1024
 # A claim is one or two files; `scp -r` of a whole home directory is a mistake.
 MAX_FOLDERS_A_SCAN = 16
 MAX_FILES_A_FOLDER = 32
+# Of a folder that is not read so many modes are looked at, so deep; what has more counts as a trap.
+MAX_MODES_A_FOLDER = 512
+MAX_DEPTH = 8
 # Of a flood of hostile files a look reads for so long; the next look goes on with the others.
 READING_SECONDS = 0.3
 
@@ -136,8 +139,13 @@ class Drop:
             if not self._is_unchanged(directory, entry):
                 return False
             if not entry.is_folder:
-                self._disk.remove_from(directory, entry.name)
-                return True
+                try:
+                    self._disk.remove_from(directory, entry.name)
+                    return True
+                except IsADirectoryError:
+                    # One of more folders than a look reads. A trap does not wait until there is room for it.
+                    if not entry.exposed:
+                        raise
             aside = sweep.PREFIX + secrets.token_hex(8)
             try:
                 self._disk.rename_in(directory, entry.name, aside)
@@ -220,7 +228,10 @@ class Drop:
                 entry, *inside = self._examine_folder(fd, found, name)
             else:
                 entry, inside = self._read_entry(directory, fd, found, device, name), []
-            return [replace(entry, owner=found.st_uid, exposed=self._is_exposed(fd, found)), *inside]
+            exposed = self._is_exposed(fd, found)
+            if entry.problem is not None and not exposed and stat.S_ISDIR(found.st_mode):
+                exposed = self._holds_exposed(fd, found, device, iter(range(MAX_MODES_A_FOLDER)), MAX_DEPTH)
+            return [replace(entry, owner=found.st_uid, exposed=exposed), *inside]
         finally:
             os.close(fd)
 
@@ -266,6 +277,40 @@ class Drop:
             door=_door(self.path),
             is_private=lambda group: _is_private(group, owner),
         )
+
+    def _holds_exposed(
+        self, path_fd: int, found: os.stat_result, device: int, names_left: Iterator[int], depth: int
+    ) -> bool:
+        """Whether there may be a trap in a folder that is not read. In doubt there is one."""
+        if found.st_dev != device or depth == 0:
+            return True  # a file system that somebody mounted there may never answer
+        try:
+            inside = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=path_fd)
+        except OSError:
+            return bool(found.st_mode & (stat.S_IXGRP | stat.S_IXOTH))  # who knows the names gets at them
+        try:
+            for name in _list_names(inside, MAX_MODES_A_FOLDER + 1):
+                if next(names_left, None) is None:
+                    return True
+                with suppress(OSError):  # it is gone meanwhile, or tells its owner alone of itself
+                    if self._is_or_holds_exposed(inside, name, device, names_left, depth - 1):
+                        return True
+            return False
+        finally:
+            os.close(inside)
+
+    def _is_or_holds_exposed(
+        self, directory: int, name: str, device: int, names_left: Iterator[int], depth: int
+    ) -> bool:
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            found = os.fstat(fd)
+            if self._is_exposed(fd, found):
+                return True
+            is_folder = stat.S_ISDIR(found.st_mode)
+            return is_folder and self._holds_exposed(fd, found, device, names_left, depth)
+        finally:
+            os.close(fd)
 
     def _read_entry(self, directory: int, fd: int, found: os.stat_result, device: int, name: str) -> Entry:
         stamp = Stamp.of(found)
