@@ -408,3 +408,5 @@ def test_what_names_a_certificate_outlives_what_worthless_claims_came_to() -> No
     for _ in range(HISTORY_LENGTH):
         record = record.with_outcome(named)
     assert record.history == (named,) * HISTORY_LENGTH
+    worthless = Outcome(NOW, "f1" * 32, "failed", None, None, Code.CLAIM_EXPIRED)
+    assert record.with_outcome(worthless) == record

@@ -202,6 +202,21 @@ class TestMany:
         assert world.look().kept == (pair.claim,)
 
 
+def test_a_claim_that_can_t_be_kept_keeps_no_other_waiting(world: World) -> None:
+    first, second = world.pair(), world.pair()
+    world.put("first.json", whole(first))
+    world.look()
+    key = Path(world.store.layout.state_directory) / "claims" / first.claim.fingerprint / "private.key"
+    key.unlink()
+    key.symlink_to(key)  # it can't be read, and nobody can say that it is damaged for good
+    world.put("first.json", whole(first))
+    world.put("second.json", whole(second))
+    found = world.look()
+    assert [claim.fingerprint for claim in found.kept] == [second.claim.fingerprint]
+    assert codes(found) == {"first.json": Code.DISK_FAILED}
+    assert world.names() == ["first.json"], "it waits: it may be the only good copy"
+
+
 class TestCopiesThatComeBack:
     def taken(self, world: World) -> material.Pair:
         pair = world.pair()

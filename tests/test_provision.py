@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -263,6 +265,22 @@ class Busy(Cloud):
         return TurnedAway(self, credentials)
 
 
+class Offline(Cloud):
+    """Nobody is reached."""
+
+    def open(
+        self, host: str, port: int, client_id: str, credentials: Credentials, *, as_guest: bool = False
+    ) -> CloudLink:
+        class Unreachable(CloudLink):
+            def wait_connected(self, seconds: float) -> bool:
+                raise LinkError(Trouble.UNREACHABLE, "1059")
+
+        return Unreachable(self, credentials)
+
+    def diagnose(self, host: str, port: int, roots: bytes) -> Problem | None:
+        return problem(Code.DNS_FAILED, endpoint=host)
+
+
 @pytest.mark.parametrize("code", [0x89, 0x97, 0x87, None])
 def test_without_a_claim_a_key_that_may_be_active_is_never_given_up(store: Store, code: int | None) -> None:
     cloud = _lost_claim(store)
@@ -407,6 +425,13 @@ def test_who_asks_by_hand_again_and_again_leaves_the_token_alone(store: Store) -
     assert after is not None and (after.certificate_id, after.refusals) == (ID, 1)
 
 
+class Stuck(Store):
+    """No claim's folder can be removed."""
+
+    def destroy_claim(self, fingerprint: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+
 class BadSector(Store):
     """The identity that serves can't be read."""
 
@@ -438,10 +463,6 @@ def test_an_old_identity_that_can_t_be_read_now_makes_no_way_for_a_refused_one(s
 
 
 def test_no_claim_s_folder_keeps_a_registered_identity_from_serving(store: Store) -> None:
-    class Stuck(Store):
-        def destroy_claim(self, fingerprint: str) -> None:
-            raise OSError(errno.EIO, "Input/output error")
-
     registered(store)
     cloud = Cloud(MemoryJournal(), lambda: NOW)
     key = store.load_staged(ID).certificate.public_key_id
@@ -452,6 +473,96 @@ def test_no_claim_s_folder_keeps_a_registered_identity_from_serving(store: Store
     assert store.current_link() == ID, "it serves, and what is in the way is said"
     assert run(store, cloud, NOW + timedelta(minutes=1)).problem is None
     assert store.claim_names() == []
+
+
+def test_a_claim_that_can_t_be_removed_ends_in_the_history_once(store: Store) -> None:
+    dead = claim()
+    store.secure_claim(dead)
+    late = NOW + timedelta(hours=1)
+    good = claim(not_before=late - SECOND, not_after=late + timedelta(minutes=5))
+    cloud = Cloud(MemoryJournal(), lambda: late, claims=[good.certificate.pem])
+    stuck = Stuck(store.layout, Disk())
+    for _ in range(3):
+        assert run(stuck, cloud, late).problem is None
+    assert [o.claim for o in store.load_record().history] == [dead.fingerprint]
+    store.secure_claim(good)
+    assert run(stuck, cloud, late).record.attempt is not None
+    run(stuck, cloud, late + timedelta(minutes=1))
+    assert store.current() is not None, "the next claim goes its way"
+
+
+def test_a_corrected_endpoint_is_where_the_next_claim_is_asked_about(store: Store) -> None:
+    """Where the lost request went nobody takes claims any more, or nobody is any more."""
+
+    class Moved(Cloud):
+        gone = False
+
+        def open(
+            self, host: str, port: int, client_id: str, credentials: Credentials, *, as_guest: bool = False
+        ) -> CloudLink:
+            if host == "new.example":
+                return super().open(host, port, client_id, credentials, as_guest=as_guest)
+            other = Offline if self.gone else Cloud
+            return other(MemoryJournal(), self.now).open(host, port, client_id, credentials)
+
+        def diagnose(self, host: str, port: int, roots: bytes) -> Problem | None:
+            return problem(Code.DNS_FAILED, endpoint=host) if self.gone and host == "e.example" else None
+
+    later = NOW + timedelta(hours=2)
+    for gone in (False, True):
+        _lost_claim(store)
+        good = claim(not_before=later - SECOND, not_after=later + timedelta(minutes=5))
+        store.secure_claim(good)
+        cloud = Moved(MemoryJournal(), lambda: later, claims=[good.certificate.pem])
+        cloud.gone = gone
+        run(store, cloud, later, Configured(endpoint="new.example"))
+        serving = store.current()
+        assert serving is not None and serving.document["endpoint"] == "new.example"
+        assert ID in store.staged()
+        store.forget()
+        store.prepare()
+
+
+def test_while_the_token_lives_the_endpoint_is_the_one_that_was_asked(store: Store) -> None:
+    registering(store)
+    offline = Offline(MemoryJournal(), lambda: NOW)
+    result = run(store, offline, NOW + SECOND, Configured(endpoint="new.example"))
+    assert result.problem is not None and result.problem.code is Code.DNS_FAILED
+    assert result.record.attempt is not None and result.record.attempt.certificate_id == ID
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 6])
+@pytest.mark.parametrize("make", [registering, registered])
+def test_damaged_roots_are_no_refusal_and_are_written_again(
+    store: Store, damage: bytes, make: Callable[[Store], Attempt]
+) -> None:
+    attempt = make(store)
+    assert attempt.target is not None
+    target = replace(attempt.target, ca_sha256=hashlib.sha256(b"roots").hexdigest())
+    store.save_record(Record(replace(attempt, target=target)))
+    cloud = Cloud(MemoryJournal(), lambda: NOW)
+    key = store.load_staged(ID).certificate.public_key_id
+    cloud.note("issued", id=ID, key=key, token="t", at=NOW.isoformat())
+    cloud.note("activated", id=ID)
+    roots = Path(store.layout.identity_directory) / ID / "root-ca.pem"
+    roots.write_bytes(damage)
+    run(store, cloud, NOW + SECOND)
+    serving = store.current()
+    assert serving is not None and serving.certificate_id == ID
+    assert roots.read_bytes() == b"roots"
+
+
+def test_what_the_tls_library_can_t_use_is_no_refusal_of_the_identity(store: Store) -> None:
+    class Unusable(Cloud):
+        def open(
+            self, host: str, port: int, client_id: str, credentials: Credentials, *, as_guest: bool = False
+        ) -> CloudLink:
+            raise LinkError(Trouble.UNUSABLE, "1033")
+
+    registered(store)
+    result = run(store, Unusable(MemoryJournal(), lambda: NOW), NOW + SECOND)
+    assert result.problem is not None and result.problem.code is Code.IDENTITY_UNPROVEN
+    assert result.record.attempt is not None and result.record.attempt.refusals == 0
 
 
 class Appearing(Configured):

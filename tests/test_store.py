@@ -96,8 +96,10 @@ def test_what_can_not_be_read_is_written_anew(store: Store, text: bytes) -> None
 class Stubborn(Disk):
     """One directory can't be swept."""
 
+    where = ID
+
     def sweep(self, directory: str) -> int:
-        if directory.endswith(ID):
+        if directory.endswith(self.where):
             raise OSError(errno.EIO, "Input/output error")
         return super().sweep(directory)
 
@@ -106,6 +108,22 @@ def test_one_folder_that_can_t_be_swept_ends_no_pass(store: Store) -> None:
     (said,) = Store(store.layout, Stubborn()).prepare()
     assert said == f"{store.layout.identity_directory}/{ID} can't be swept: Input/output error"
     assert store.prepare() == []
+    disk = Stubborn()
+    disk.where = "claims"
+    (said,) = Store(store.layout, disk).prepare()
+    assert said.endswith("/claims can't be swept: Input/output error")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_damaged_roots_are_replaced(store: Store, whole: bool) -> None:
+    if whole:
+        store.complete(ID, document({}))
+    path = Path(store.layout.identity_directory) / ID / "root-ca.pem"
+    path.write_bytes(b"\0" * 6)
+    assert not store.is_complete(ID)
+    store.replace_roots(ID, b"other roots")
+    assert store.load_staged(ID).roots == b"other roots"
+    assert store.is_complete(ID) is whole
 
 
 class TestAKeptClaimThatIsDroppedAgain:

@@ -177,7 +177,7 @@ class Record:
         """Where there are too many, what names a certificate outlives what a worthless claim came to."""
         lines = (*self.history, outcome)
         if len(lines) > HISTORY_LENGTH:
-            first = next((n for n, o in enumerate(lines[:-1]) if o.certificate_id is None), 0)
+            first = next((n for n, o in enumerate(lines) if o.certificate_id is None), 0)
             lines = lines[:first] + lines[first + 1 :]
         return replace(self, history=lines)
 

@@ -46,12 +46,14 @@ class InterruptedPassError(Exception):
 class CredentialsRefusedError(Exception):
     """The endpoint is there and trusted, and does not want these credentials."""
 
-    def __init__(self, detail: str, *, unwelcome: bool, busy: bool = False) -> None:
-        """`unwelcome`: it does not know them or grants them nothing; `busy`: it has no time for them now."""
+    def __init__(self, detail: str, *, unwelcome: bool, busy: bool = False, unusable: bool = False) -> None:
+        """`unwelcome`: it does not know them or grants them nothing; `busy`: it has no time for them now;
+        `unusable`: the TLS library here can't work with them, and it was not asked."""
         super().__init__(detail)
         self.detail = detail
         self.unwelcome = unwelcome
         self.busy = busy
+        self.unusable = unusable
 
 
 class DeadAddressError(ClaimdError):
@@ -209,7 +211,7 @@ class Dialer:
         if found is not None:
             return ClaimdError(found)
         if error.trouble is Trouble.UNUSABLE:
-            return CredentialsRefusedError(error.detail, unwelcome=True)
+            return CredentialsRefusedError(error.detail, unwelcome=True, unusable=True)
         if error.trouble is Trouble.REFUSED:
             return CredentialsRefusedError("the server hung up on this certificate", unwelcome=True)
         if error.trouble is Trouble.UNREACHABLE:

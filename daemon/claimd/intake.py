@@ -189,7 +189,15 @@ class _Looking:
             self._due.append(_ROOM_SECONDS)
             return
         else:
-            self._reception.store.secure_claim(claim)
+            store = self._reception.store
+            try:
+                store.secure_claim(claim)
+            except OSError as error:
+                # One bad sector keeps neither the other claims nor an open attempt waiting.
+                trouble = disk_problem(error, store.layout.state_directory)
+                self._problems.update(dict.fromkeys(names, trouble))
+                self._due.append(_ROOM_SECONDS)
+                return
             self._kept.append(claim)
             log.info("claim %s taken in", short(claim.fingerprint))
             if any(self._entries[name].exposed for name in names):

@@ -29,7 +29,7 @@ from .model import Claim, PrivateKey, Target, short, spoken
 from .recovery import activated, identity_of, out_of_blocked, settle, without_key
 
 if TYPE_CHECKING:
-    from .store import Store
+    from .store import StagedIdentity, Store
 
 log = logging.getLogger(__name__)
 
@@ -188,10 +188,21 @@ class Pass:
         for claim in self._store.claims():
             if mine and mine.fingerprint == claim.fingerprint:
                 continue
-            if self._time_for(ClaimRecord.of(claim)) < claim.certificate.not_after:
+            if not self._is_dead(claim):
                 continue
-            self._ended(claim.fingerprint, "failed", Code.CLAIM_EXPIRED)
-            self._store.destroy_claim(claim.fingerprint)
+            if not self._is_told(claim.fingerprint, "failed"):
+                self._ended(claim.fingerprint, "failed", Code.CLAIM_EXPIRED)
+            try:
+                self._store.destroy_claim(claim.fingerprint)
+            except OSError as error:
+                log.warning("a claim can't be removed: %s: %s", short(claim.fingerprint), error.strerror)
+
+    def _is_dead(self, claim: Claim) -> bool:
+        return self._time_for(ClaimRecord.of(claim)) >= claim.certificate.not_after
+
+    def _is_told(self, claim: str, result: str) -> bool:
+        """What can't be removed is met in every pass, and ends in the history once."""
+        return any(o.claim == claim and o.result == result for o in self._record.history)
 
     def _cure(self) -> None:
         """Out of BLOCKED when a person asks, when the configuration is not the one that failed, or now and
@@ -209,7 +220,8 @@ class Pass:
 
     def _adopt(self) -> Problem | None:
         """Give the open attempt, or a new one, the most promising claim. Others stay in reserve."""
-        claims = self._store.claims()
+        # One that is dead and can't be removed is no claim.
+        claims = [claim for claim in self._store.claims() if not self._is_dead(claim)]
         attempt = self._record.attempt
         if not claims:
             return None
@@ -406,7 +418,7 @@ class Pass:
     def _register(self, attempt: Attempt) -> None:
         assert attempt.claim is not None and attempt.target is not None and attempt.certificate_id is not None
         target = attempt.target
-        staged = self._store.load_staged(attempt.certificate_id)
+        staged = self._staged(attempt)
         if staged.token is None:
             raise fail(Code.TOKEN_INVALID, detail="the token is not on disk")
         line = self._line or self._line_with_claim(attempt.claim, target, staged.roots)
@@ -477,7 +489,7 @@ class Pass:
     def _probe(self, attempt: Attempt) -> None:
         """Ask with the staged certificate itself whether the lost RegisterThing had worked."""
         assert attempt.target is not None and attempt.certificate_id is not None
-        staged = self._store.load_staged(attempt.certificate_id)
+        staged = self._staged(attempt)
         credentials = Credentials(staged.certificate.pem, staged.key, staged.roots)
         client_id = fleet.identity_client_id(attempt.target, attempt.thing_name, attempt.certificate_id)
         try:
@@ -492,7 +504,40 @@ class Pass:
             if attempt.claim is None or self._time_for(attempt.claim) < attempt.claim.not_before:
                 self._come_back(attempt)
             return
+        except ClaimdError:
+            if not self._went_elsewhere(attempt):
+                raise
+            self._probed = True
+            return
         self._registered(attempt, None, None, known=False)
+
+    def _staged(self, attempt: Attempt) -> StagedIdentity:
+        """The staged key. Roots that are not those of the record are the disk's mistake, and no word of AWS:
+        the configuration has them too."""
+        assert attempt.certificate_id is not None and attempt.target is not None
+        staged = self._store.load_staged(attempt.certificate_id)
+        if attempt.target.ca_sha256 in ("", hashlib.sha256(staged.roots).hexdigest()):
+            return staged
+        try:
+            roots = self._world.configuration.roots()
+        except ClaimdError:
+            return staged  # with those that are there it may still go
+        if roots != staged.roots:
+            name = short(attempt.certificate_id)
+            log.warning("the root certificates beside %s are damaged: they are written again", name)
+            self._store.replace_roots(attempt.certificate_id, roots)
+        return replace(staged, roots=roots)
+
+    def _went_elsewhere(self, attempt: Attempt) -> bool:
+        """The lost request went to an endpoint that is not the configured one any more, its token is over,
+        and a claim is here: what can't be asked there keeps nobody waiting here."""
+        claim, asked = attempt.claim, attempt.target
+        if claim is None or asked is None or attempt.token_usable(self._time_for(claim)):
+            return False
+        try:
+            return self._world.configuration.target(claim.fingerprint, "").endpoint != asked.endpoint
+        except ClaimdError:
+            return False
 
     def _come_back(self, attempt: Attempt) -> None:
         """No claim to ask again with, or none yet: the certificate is tried again."""
@@ -510,13 +555,13 @@ class Pass:
             self._destroy_claims()
         except OSError as error:
             stuck = error  # said in the end: no claim's folder keeps an identity from serving
-        staged = self._store.load_staged(attempt.certificate_id)
+        staged = self._staged(attempt)
         client_id = fleet.identity_client_id(attempt.target, attempt.thing_name, attempt.certificate_id)
         credentials = Credentials(staged.certificate.pem, staged.key, staged.roots)
         try:
             self._try_out(attempt.target, client_id, credentials)
         except CredentialsRefusedError as error:
-            if not error.unwelcome:
+            if error.unusable or not error.unwelcome:
                 raise fail(Code.IDENTITY_UNPROVEN, detail=error.detail) from error
             self._refused_identity(attempt, client_id, error.detail)
         except ClaimdError as error:
@@ -563,9 +608,11 @@ class Pass:
         """The token is over. A key that may be active is given up only for a claim that AWS takes: anybody
         can drop one that it does not."""
         if attempt.ambiguous and attempt.claim is not None:
-            assert attempt.target is not None and attempt.certificate_id is not None
-            roots = self._store.load_staged(attempt.certificate_id).roots
-            self._line_with_claim(attempt.claim, attempt.target, roots)
+            # Where the next key will come from, not where the lost request went: that may be no more.
+            roots = self._world.configuration.roots()
+            digest = hashlib.sha256(roots).hexdigest()
+            target = self._world.configuration.target(attempt.claim.fingerprint, digest)
+            self._line_with_claim(attempt.claim, target, roots)
             self._hang_up()
         self._let_token_lapse(attempt)
 
@@ -764,10 +811,16 @@ class Pass:
     def _destroy_claims(self) -> None:
         attempt = self._record.attempt
         mine = attempt.claim.fingerprint if attempt and attempt.claim else ""
+        stuck: OSError | None = None
         for fingerprint in self._store.claim_names():
-            if fingerprint != mine:
+            if fingerprint != mine and not self._is_told(fingerprint, "not-needed"):
                 self._ended(fingerprint, "not-needed", Code.CLAIM_NOT_NEEDED)
-            self._store.destroy_claim(fingerprint)
+            try:
+                self._store.destroy_claim(fingerprint)
+            except OSError as error:
+                stuck = error  # the others go all the same
+        if stuck is not None:
+            raise stuck
 
     def _hang_up(self) -> None:
         if self._line is not None:

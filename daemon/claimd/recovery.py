@@ -157,9 +157,13 @@ def _without_damaged_claims(store: Store, record: Record, now: datetime) -> Reco
         if damage is None:
             continue
         _say(Found.CLAIM_DAMAGED, f"{short(fingerprint)}: {damage}")
-        record = record.with_outcome(Outcome(now, fingerprint, "failed", None, None, Code.CLAIM_DAMAGED))
-        store.save_record(record)
-        store.destroy_claim(fingerprint)
+        if not any(o.claim == fingerprint and o.code is Code.CLAIM_DAMAGED for o in record.history):
+            record = record.with_outcome(Outcome(now, fingerprint, "failed", None, None, Code.CLAIM_DAMAGED))
+            store.save_record(record)
+        try:
+            store.destroy_claim(fingerprint)
+        except OSError as error:
+            log.warning("a damaged claim can't be removed: %s: %s", short(fingerprint), error.strerror)
     return record
 
 

@@ -147,13 +147,13 @@ class Store:
         # Made by tmpfiles on a device, setgid for its own group; this is for --root and a lost directory.
         # Not 02750: mkdir(2) takes no set-id bits, and the unit's RestrictSUIDSGID= refuses to be asked.
         self.disk.make_directory(self.layout.identity_directory, 0o750)
-        for directory in (self.layout.state_directory, self._claims, self.layout.identity_directory):
+        for directory in (self.layout.state_directory, self.layout.identity_directory):
             self.disk.sweep(directory)
-        for name in self.staged():
+        for directory in (self._claims, *(self._identity(name) for name in self.staged())):
             try:
-                self.disk.sweep(self._identity(name))
+                self.disk.sweep(directory)
             except OSError as error:
-                unswept.append(f"{self._identity(name)} can't be swept: {error.strerror}")
+                unswept.append(f"{directory} can't be swept: {error.strerror}")
         # What a pass renamed before it was killed is there and may still be lost: nothing is built on it
         # before it is safe.
         for directory in (self.layout.state_directory, self._claims, self.layout.identity_directory):
@@ -331,6 +331,13 @@ class Store:
         manifest = json.dumps({"schema": MANIFEST_SCHEMA, "sha256": hashes}, indent=2).encode("ascii") + b"\n"
         self.disk.write_file(os.path.join(path, MANIFEST), manifest, 0o640)
         self.disk.remove_file(os.path.join(path, TOKEN))
+
+    def replace_roots(self, certificate_id: str, roots: bytes) -> None:
+        """Root certificates that the disk damaged. If it dies half-way: a manifest that says so."""
+        self.disk.write_file(os.path.join(self._identity(certificate_id), ROOTS), roots, 0o640)
+        document = self.document(certificate_id)
+        if document is not None and os.path.exists(os.path.join(self._identity(certificate_id), MANIFEST)):
+            self.complete(certificate_id, document)
 
     def activate(self, certificate_id: str) -> None:
         """Let a whole identity serve: one symlink, replaced by rename. Raises ClaimdError when not whole."""
