@@ -7,6 +7,7 @@ import io
 import json
 import os
 import stat
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 import material
+from claimd import traces
 from claimd.attempt import Outcome, Record
 from claimd.drop import Drop
 from claimd.durable import Disk
@@ -403,6 +405,20 @@ class TestWhatIsNoClaim:
         assert self.wait(world, 600).aside == {"notes.txt"}
         assert [name.startswith(ASIDE_PREFIX) for name in world.names()] == [True]
         assert not self.wait(world, LATER).problems
+
+    @pytest.mark.parametrize("aside", [True, False])
+    def test_only_what_may_be_kept_aside_is_searched_for_keys(self, world: World, aside: bool) -> None:
+        """Of hundreds of large files it takes seconds."""
+        world.rules = Rules(keep_seconds=600, keep_aside=aside)
+        world.put("notes.txt", "call Bob")
+        world.look()
+        called = set()
+        sys.setprofile(lambda frame, event, argument: called.add(frame.f_code))
+        try:
+            self.wait(world, 600)
+        finally:
+            sys.setprofile(None)
+        assert (traces.of_key.__code__ in called) == aside
 
     def test_a_change_begins_the_grace_anew(self, world: World) -> None:
         world.put("notes.txt", "call Bob")

@@ -335,8 +335,8 @@ class _Looking:
         self._destroyed.update(found)
 
     def _end(self, entry: Entry, parts: list[Entry]) -> None:
-        secret = any(self._holds_secret(part) for part in parts)
-        if self._rules.keep_aside and not secret:
+        # Only who keeps files aside has to know, and of many large ones it takes seconds to find out.
+        if self._rules.keep_aside and not any(self._holds_secret(part) for part in parts):
             if not self._put_away(entry.name, self._reception.drop.keep_aside):
                 return
             self._aside.add(entry.name)
