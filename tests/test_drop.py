@@ -33,7 +33,7 @@ from claimd.drop import (
 )
 from claimd.durable import TEMPORARY_PREFIX, Disk
 from claimd.errors import ClaimdError, Code
-from claimd.listing import ASIDE_PREFIX, MAX_ENTRIES_A_SCAN
+from claimd.listing import ASIDE_PREFIX, MAX_ENTRIES_A_SCAN, MAX_QUEUES
 from claimd.pem import MAX_FILE_BYTES
 
 NOBODY = 65534
@@ -558,6 +558,41 @@ class TestFloods:
         (place / "claim").write_bytes(SECRET)
         os.utime(place / "claim", (1, 1))  # as `scp -p` of an old file does
         assert drop.look(()).entries[0].name == "claim"
+
+    @pytest.mark.parametrize("mode", [0o666, 0o660, 0o606])
+    def test_a_flood_that_is_always_newer_hides_no_trap(
+        self, drop: Drop, place: Path, flood: int, mode: int
+    ) -> None:
+        """Of its own owner's; whoever touches a file makes it new."""
+        trap = place / "claim"
+        trap.touch()
+        trap.chmod(mode)
+        for path in place.glob("junk-*"):
+            os.utime(path)
+        assert "claim" in [entry.name for entry in drop.look(()).entries[:2]]
+
+    def test_nor_does_one_of_links(self, drop: Drop, place: Path) -> None:
+        (place / "claim").touch()
+        (place / "claim").chmod(0o666)
+        for number in range(MAX_ENTRIES_A_SCAN + 1):
+            (place / f"link-{number}").symlink_to("/dev/null")
+        assert "claim" in [entry.name for entry in drop.look(()).entries[:2]]
+
+    def test_a_flood_of_what_others_may_write_to_hides_no_claim(self, drop: Drop, place: Path) -> None:
+        """Of its own owner's."""
+        (place / "claim").touch(0o600)
+        for number in range(MAX_ENTRIES_A_SCAN + 1):
+            (place / f"junk-{number}").touch()
+            (place / f"junk-{number}").chmod(0o664)
+        assert "claim" in [entry.name for entry in drop.look(()).entries[:2]]
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_files_of_more_accounts_than_there_are_queues_are_read(self, drop: Drop, place: Path) -> None:
+        for number in range(2 * MAX_QUEUES):
+            (place / f"junk-{number}").touch()
+            os.chown(place / f"junk-{number}", 50_000 + number, 50_000)
+        names = {entry.name for entry in drop.look(()).entries}
+        assert len(names) == 2 * MAX_QUEUES
 
     def test_large_files_are_not_all_held_in_memory(self, drop: Drop, place: Path) -> None:
         for number in range(100):

@@ -2,13 +2,14 @@
 
 Invariant: one walk, one lstat a name, and memory for the chosen names alone: 100,000 files cost some tenths
 of a second. Files are taken newest first and in turn from each owner, so that a flood by one account can't
-hide another's claim.
+hide another's claim; and of one owner in turn from those of each kind of mode, so that no flood hides a trap.
 """
 
 from __future__ import annotations
 
 import heapq
 import os
+import stat
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -20,17 +21,21 @@ if TYPE_CHECKING:
 
 # What one look reads at most: so that a pass, which looks again and again, is through with 100,000.
 MAX_ENTRIES_A_SCAN = 2048
-# Every account has a queue of its own, up to so many; a process with subordinate ids could make more.
-MAX_OWNERS = 32
+# Every account has queues of its own, up to so many of all; a process with subordinate ids could make more.
+MAX_QUEUES = 64
+_NOBODY = -1
+# Whom besides the owner the mode lets write. Of a file with an ACL the group's bit is the mask's, see access.
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 # What was set aside because of `unrecognised = "keep-aside"`; not looked at again.
 ASIDE_PREFIX = ".claimd-aside-"
 
 
 @dataclass
 class Listing:
-    """`passed_over`: how many new names there are beyond those that were chosen. `unswept`: see drop.Look."""
+    """`passed_over`: how many new names there are beyond those that were chosen. `unswept`: see drop.Look.
+    `queues`: by owner, and by who else may write."""
 
-    queues: dict[int, list[tuple[bool, int, str]]] = field(default_factory=dict)
+    queues: dict[tuple[int, int], list[tuple[bool, int, str]]] = field(default_factory=dict)
     passed_over: int = 0
     unswept: int | None = None
 
@@ -52,10 +57,12 @@ class Listing:
         return listing
 
     def _add(self, name: str, found: os.stat_result, *, unseen: bool) -> None:
-        owner = found.st_uid
-        if owner not in self.queues and len(self.queues) >= MAX_OWNERS:
-            owner = -1
-        queue = self.queues.setdefault(owner, [])
+        # A link's mode means nothing.
+        writers = 0 if stat.S_ISLNK(found.st_mode) else found.st_mode & _OTHERS_WRITE
+        key = (found.st_uid, writers)
+        if key not in self.queues and len(self.queues) >= MAX_QUEUES:
+            key = (_NOBODY, writers)
+        queue = self.queues.setdefault(key, [])
         # By the time of the last change: its owner can't set it, and `scp -p` keeps the others.
         item = (unseen, found.st_ctime_ns, name)
         if len(queue) < MAX_ENTRIES_A_SCAN:
@@ -65,7 +72,12 @@ class Listing:
         self.passed_over += dropped[0]
 
     def names(self) -> list[str]:
-        newest_first = [
-            [name for _, _, name in sorted(queue, reverse=True)] for queue in self.queues.values()
-        ]
-        return [name for row in zip_longest(*newest_first) for name in row if name is not None]
+        of_owners: dict[int, list[list[str]]] = {}
+        for (owner, _), queue in sorted(self.queues.items(), reverse=True, key=lambda item: item[0][1]):
+            newest_first = [name for _, _, name in sorted(queue, reverse=True)]
+            of_owners.setdefault(owner, []).append(newest_first)
+        return _in_turn([_in_turn(kinds) for kinds in of_owners.values()])
+
+
+def _in_turn(queues: list[list[str]]) -> list[str]:
+    return [name for row in zip_longest(*queues) for name in row if name is not None]
