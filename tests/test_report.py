@@ -178,6 +178,11 @@ class TestMerged:
             ({"configuration": {"problem": OFFLINE.to_json()}}, "dns-failed"),
             ({"configuration": {"problem": None}, "last_pass": None}, None),
             ({"last_pass": {"outcome": "pass-crashed", "problem": OFFLINE.to_json()}}, "dns-failed"),
+            (
+                {"last_pass": {"outcome": "state-directory-missing", "problem": OFFLINE.to_json()}},
+                "dns-failed",
+            ),
+            ({"last_pass": {"outcome": "disk-read-only", "problem": OFFLINE.to_json()}}, "dns-failed"),
             ({"last_pass": {"outcome": "idle", "problem": OFFLINE.to_json()}}, None),
         ],
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import attempt as table
 from .attempt import Attempt, Record, State
-from .errors import Code, Problem, printable, problem
+from .errors import Code, Exit, Problem, general, printable, problem
 from .model import DeviceState, short, spoken
 from .news import expiry
 from .record import outcome_to_json, time_to_json
@@ -244,8 +244,10 @@ def _outer(name: str) -> str:
     return name.partition("/")[0]
 
 
-# A pass that ended so could not write its own status.
-_NO_WORD_OF_THE_WORKER = (Code.PASS_CRASHED.value, Code.PASS_TIMED_OUT.value)
+# A pass that ended so could not write its own status: it died, or found no place for its state.
+_NO_WORD_OF_THE_WORKER = frozenset({Code.PASS_CRASHED.value, Code.PASS_TIMED_OUT.value}) | {
+    code.value for code in Code if general(code).exit is Exit.DISK
+}
 
 
 def _service_problem(watcher: Mapping[str, Any]) -> Any:
