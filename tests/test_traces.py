@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import io
 import json
+import lzma
 import random
+import tarfile
 import textwrap
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -61,6 +66,40 @@ def test_in_binary_form_within_something_else(name: str) -> None:
 @pytest.mark.parametrize("magic", [b"PK\x03\x04", b"\x1f\x8b\x08", b"BZh9", b"\xfe\xed\xfe\xed", b"Rar!"])
 def test_in_an_archive_nobody_looks(magic: bytes) -> None:
     assert traces.of_key(magic + bytes(100))
+
+
+def in_tar(name: str, data: bytes) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    return made.getvalue()
+
+
+PROSE = b"Whoever finds this device may bring it back to the workshop in Room 12, Hall B.\n" * 200
+PEM = material.key_pem(EC).encode()
+P12 = pkcs12.serialize_key_and_certificates(b"claim", RSA, None, None, BestAvailableEncryption(b"1234"))
+NO_TEXT = {
+    "zlib": zlib.compress(PEM),
+    "raw deflate": zlib.compress(PEM)[2:-4],
+    "lzma alone": lzma.compress(PEM, format=lzma.FORMAT_ALONE),
+    "PDF": b"%PDF-1.4\n1 0 obj<</Filter/FlateDecode>>stream\n"
+    + zlib.compress(PEM)
+    + b"\nendstream endobj\n%%EOF",
+    "PDF with much text": PROSE + b"stream\n" + zlib.compress(PEM) + b"\nendstream\n" + PROSE,
+    "tar of PKCS#12": in_tar("claim.p12", P12),
+    "tar of gzip": in_tar("claim.gz", gzip.compress(PEM)),
+    "behind a mark of UTF-16": b"\xff\xfe" + zlib.compress(PEM * 8),
+    "behind a text": PROSE + gzip.compress(PEM),
+    "picture": b"\xff\xd8\xff\xe0" + random.Random(1).randbytes(60_000),
+    "zeros": bytes(60_000),
+}
+
+
+@pytest.mark.parametrize("name", NO_TEXT)
+def test_what_is_no_text_may_be_one(name: str) -> None:
+    assert traces.of_key(NO_TEXT[name])
 
 
 @pytest.mark.parametrize(
@@ -164,8 +203,8 @@ CLEAN = {
     "a log": b"2026-11-25T22:05:44Z gateway kernel: [   12.345678] usb 1-1: new high-speed USB device\n" * 99,
     "another language": "Прибор № 12 в цехе: позвонить Борису.\n".encode() * 99,
     "the same in UTF-16": "Прибор № 12 в цехе: позвонить Борису.\n".encode("utf-16"),
-    "a picture": b"\xff\xd8\xff\xe0" + random.Random(1).randbytes(60_000),
-    "zeros": bytes(60_000),
+    "another encoding": "Der Schlüssel hängt im Büro an der Wand.\n".encode("latin-1") * 99,
+    "a text with a mark": "call Bob, Room 12\n".encode("utf-8-sig"),
     "a program": b"class State(str, Enum):\n    WAITING = 'waiting'\n    def isDone(self, at=42): ...\n" * 99,
 }
 

@@ -1,8 +1,9 @@
 """Whether a file that is no claim may hold a key all the same, or a part of one. Pure.
 
 What was not recognised as a key can still be one: in binary form, cut at either end, without its BEGIN and
-END lines, quoted, wrapped, in an archive. Invariant: in doubt it holds one. A file that is called so for
-nothing is destroyed instead of kept aside; a key that is kept aside lies there for anybody to find.
+END lines, quoted, wrapped, compressed. Invariant: in doubt it holds one, as all does that is no text. A file
+that is called so for nothing is destroyed instead of kept aside; a key that is kept aside lies there for
+anybody to find.
 """
 
 from __future__ import annotations
@@ -62,8 +63,11 @@ _NOT_ALPHABET = bytes(each for each in range(256) if not (chr(each).isalnum() an
 _CLASSES = bytes(
     ord("A") if 65 <= each <= 90 else ord("a") if 97 <= each <= 122 else ord("0") for each in range(256)
 )
-# Of the characters of a text so many may be strange: those of a language in another encoding.
+# Of the characters of a text so many may be strange: those of a language in another encoding. Nowhere in it
+# may they lie as close as in what is compressed or encrypted, of which half are.
 _STRANGE_SHARE = 0.1
+_STRETCH, _STRANGE_IN_A_STRETCH = 64, 16
+_MARKS_OF_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def of_key(data: bytes) -> bool:
@@ -73,18 +77,20 @@ def of_key(data: bytes) -> bool:
     if _WORDS.search(data.replace(b"\0", b"")):
         return True
     text = _decoded(data)
+    if not _is_text(text) or (b"\0" in data and not data.startswith(_MARKS_OF_UTF_16)):
+        return True
     if any(len(set(each)) >= _DIFFERENT_CHARACTERS for each in _LINE.findall(text)):
         return True
     if any(all(any(map(kind, run)) for kind in _KINDS) for run in _RUN.findall(text)):
         return True
     if any(_is_hexadecimal(each.group()) for each in _HEXADECIMAL.finditer(text)):
         return True
-    return _is_text(text) and _is_dense(shapes.read(data, 0).compact)
+    return _is_dense(shapes.read(data, 0).compact)
 
 
 def _decoded(data: bytes) -> str:
     """As `shapes.read` does it. Every byte of a binary file becomes a character."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if data.startswith(_MARKS_OF_UTF_16):
         return data.decode("utf-16", "replace")
     return data.replace(b"\0", b"").decode("utf-8", "replace")
 
@@ -95,8 +101,11 @@ def _is_hexadecimal(text: str) -> bool:
 
 
 def _is_text(text: str) -> bool:
-    strange = sum(each == "\ufffd" or not (each.isprintable() or each.isspace()) for each in text)
-    return strange <= len(text) * _STRANGE_SHARE
+    strange = bytes(each == "\ufffd" or not (each.isprintable() or each.isspace()) for each in text)
+    if strange.count(1) > len(text) * _STRANGE_SHARE:
+        return False
+    stretches = (strange[at : at + _STRETCH] for at in range(0, len(strange), _STRETCH // 2))
+    return all(stretch.count(1) < _STRANGE_IN_A_STRETCH for stretch in stretches)
 
 
 def _is_dense(compact: str) -> bool:
