@@ -571,6 +571,15 @@ class TestFloods:
             os.utime(path)
         assert "claim" in [entry.name for entry in drop.look(()).entries[:2]]
 
+    def test_nor_one_in_a_folder_that_was_looked_into(self, drop: Drop, place: Path, flood: int) -> None:
+        """A change in a folder makes its name no newer."""
+        folder = place / "claim"
+        folder.mkdir()
+        (folder / "private.key").touch(0o600)
+        seen = {("claim", folder.stat().st_ctime_ns)}
+        (folder / "private.key").chmod(0o666)
+        assert "claim" in [entry.name for entry in drop.look(seen).entries[:2]]
+
     def test_nor_does_one_of_links(self, drop: Drop, place: Path) -> None:
         (place / "claim").touch()
         (place / "claim").chmod(0o666)

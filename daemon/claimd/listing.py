@@ -2,7 +2,7 @@
 
 Invariant: one walk, one lstat a name, and memory for the chosen names alone: 100,000 files cost some tenths
 of a second. Files are taken newest first and in turn from each owner, so that a flood by one account can't
-hide another's claim; and of one owner in turn from those of each kind of mode, so that no flood hides a trap.
+hide another's claim; and of one owner in turn from those of each kind, so that no flood hides a trap.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ASIDE_PREFIX = ".claimd-aside-"
 @dataclass
 class Listing:
     """`passed_over`: how many new names there are beyond those that were chosen. `unswept`: see drop.Look.
-    `queues`: by owner, and by who else may write."""
+    `queues`: by owner, and by `_kind`."""
 
     queues: dict[tuple[int, int], list[tuple[bool, int, str]]] = field(default_factory=dict)
     passed_over: int = 0
@@ -57,11 +57,10 @@ class Listing:
         return listing
 
     def _add(self, name: str, found: os.stat_result, *, unseen: bool) -> None:
-        # A link's mode means nothing.
-        writers = 0 if stat.S_ISLNK(found.st_mode) else found.st_mode & _OTHERS_WRITE
-        key = (found.st_uid, writers)
+        kind = _kind(found.st_mode)
+        key = (found.st_uid, kind)
         if key not in self.queues and len(self.queues) >= MAX_QUEUES:
-            key = (_NOBODY, writers)
+            key = (_NOBODY, kind)
         queue = self.queues.setdefault(key, [])
         # By the time of the last change: its owner can't set it, and `scp -p` keeps the others.
         item = (unseen, found.st_ctime_ns, name)
@@ -77,6 +76,13 @@ class Listing:
             newest_first = [name for _, _, name in sorted(queue, reverse=True)]
             of_owners.setdefault(owner, []).append(newest_first)
         return _in_turn([_in_turn(kinds) for kinds in of_owners.values()])
+
+
+def _kind(mode: int) -> int:
+    """Folders are a kind by themselves: what is changed in one makes its name no newer."""
+    if stat.S_ISDIR(mode):
+        return stat.S_IFDIR
+    return 0 if stat.S_ISLNK(mode) else mode & _OTHERS_WRITE  # a link's mode means nothing
 
 
 def _in_turn(queues: list[list[str]]) -> list[str]:
