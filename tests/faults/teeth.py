@@ -62,6 +62,9 @@ REASONS: dict[str, str] = {
     "without write_file activated: *": "it is compared with `current` in each pass and written again",
     "without write_file told.json: *": "it holds what was told to people; they are told once more",
     "write_file identity/ID/*: rename before *": "the documents are made again from the record",
+    "make_tree claims/ID: rename before *": (
+        "the dropped files are there until the claim is synced, and a damaged copy is made again from them"
+    ),
     "make_tree identity/ID: rename before *": (
         "AWS has activated nothing yet: another certificate is asked for"
     ),
