@@ -24,6 +24,7 @@ from attack.attacker import SECRETS, VAULT
 from attack.permissions import AS_DAEMON, TINA, TOM
 from attack.reader import CANARY
 from claimd.pem import MAX_FILE_BYTES
+from claimd.result import MAX_UNREAD_ANSWERS
 from claimd_sandbox.registry import Status
 from disfigure import ENCODINGS
 from material import DEVICE_NOT_AFTER, pair
@@ -32,7 +33,8 @@ from premises import DROP, REPOSITORY, RESULT, Premises, must, run, wait_for, wr
 # Watcher and worker together may take what the unit grants them (MemoryMax=).
 MAX_MEMORY_KIB = 192 * 1024
 MAX_STATUS_BYTES = 256 * 1024
-MAX_RESULTS = 201
+# latest.txt, and of a flood what nobody can have read yet.
+MAX_RESULTS = MAX_UNREAD_ANSWERS + 1
 _RAW = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
 
 
