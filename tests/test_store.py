@@ -11,7 +11,15 @@ import pytest
 from claimd import fleet
 from claimd.durable import Disk
 from claimd.model import Layout
-from claimd.store import IDENTITY, MAX_STORED_BYTES, Store, identity_document
+from claimd.store import (
+    IDENTITY,
+    LOCK_PATIENCE_SECONDS,
+    MAX_STORED_BYTES,
+    LockedError,
+    Store,
+    for_a_moment,
+    identity_document,
+)
 from material import NOW, claim, issued
 
 ID = "1d" * 32
@@ -144,3 +152,31 @@ class TestAKeptClaimThatIsDroppedAgain:
         key.symlink_to(key)
         with pytest.raises(OSError):
             store.secure_claim(self.MINE)
+
+
+class TestAnotherPassIsAtWork:
+    """A person's command waits for it a moment: the service's pass begins in the second of the drop."""
+
+    def test_the_lock_is_taken_as_soon_as_it_ends(self, store: Store) -> None:
+        other = Store(store.layout, Disk()).locked()
+        other.__enter__()
+        slept: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == 3:
+                other.__exit__(None, None, None)
+
+        with store.locked(for_a_moment(lambda: sum(slept), sleep, lambda: False)):
+            assert len(slept) == 3
+
+    @pytest.mark.parametrize("stops", [False, True])
+    def test_it_is_not_waited_for_any_longer(self, store: Store, *, stops: bool) -> None:
+        slept: list[float] = []
+        with (
+            Store(store.layout, Disk()).locked(),
+            pytest.raises(LockedError),
+            store.locked(for_a_moment(lambda: sum(slept), slept.append, lambda: stops)),
+        ):
+            pass
+        assert sum(slept) == slept[0] if stops else sum(slept) >= LOCK_PATIENCE_SECONDS

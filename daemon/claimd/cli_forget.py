@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from .errors import Exit
@@ -34,7 +35,8 @@ def _forget(options: argparse.Namespace, layout: Layout) -> int:
     from . import logs, system
     from .durable import Disk, disk_problem
     from .forget import clear_the_drop, forget, memory, take_back_words
-    from .store import Store
+    from .looking import elapsed
+    from .store import Store, for_a_moment
 
     system.hide_memory()
     if not layout.root:
@@ -49,7 +51,7 @@ def _forget(options: argparse.Namespace, layout: Layout) -> int:
             return Exit.NOTHING_TO_DO
         if not options.yes and not _agreed(there):
             return Exit.USAGE
-        there = forget(store)
+        there = forget(store, for_a_moment(elapsed, time.sleep, lambda: False))
         take_back_words(layout, store)
         if options.generalize:
             clear_the_drop(layout, store)

@@ -33,7 +33,7 @@ from .model import Layout, Target
 from .provision import Pass, Result, Settings, World
 from .report import status_document
 from .settings import DropSettings, Timeouts
-from .store import LockedError, Store
+from .store import LockedError, Store, for_a_moment
 from .telling import Journal
 from .watch import entries
 
@@ -170,8 +170,9 @@ def ensure(request: Request, outside: Outside | None = None) -> Result:
     """One pass. What goes wrong is in the Result, and in the status where that can be written."""
     outside = outside or Outside()
     store = outside.store(request.layout, outside.disk)
+    wait = for_a_moment(outside.elapsed, outside.sleep, request.stopping) if request.by_hand else None
     try:
-        with store.locked():
+        with store.locked(wait):
             return _pass(request, store, outside)
     except LockedError as error:
         # What was dropped meanwhile may have come too late for the other one.

@@ -21,7 +21,7 @@ from .errors import ClaimdError, Code, fail, printable
 from .store import LockedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .model import Layout
     from .store import Store
@@ -69,10 +69,13 @@ def memory(store: Store) -> Memory:
     return Memory(tuple(found), tuple(store.claim_names()), store.has_record)
 
 
-def forget(store: Store) -> Memory:
-    """Destroy it all; what there was. Raises ClaimdError when another pass is at work, and OSError."""
+def forget(store: Store, wait: Callable[[], bool] | None = None) -> Memory:
+    """Destroy it all; what there was. `wait`: see Store.locked.
+
+    Raises ClaimdError when another pass is at work, and OSError.
+    """
     try:
-        with store.locked():
+        with store.locked(wait):
             there = memory(store)
             store.begin_forgetting()
             store.forget()

@@ -46,7 +46,7 @@ from .model import Claim, Layout, Secret
 from .pem import parse_certificate, parse_private_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     from .fleet import IssuedKeys
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 IDENTITY_SCHEMA = 1
 MANIFEST_SCHEMA = 1
 MACHINE_SCHEMA = 1
+LOCK_PATIENCE_SECONDS = 5.0
+LOCK_POLL_SECONDS = 0.05
 # Far above any certificate chain or record; a file that is larger was not written by claimd.
 MAX_STORED_BYTES = 1024 * 1024
 _ID = re.compile(r"[0-9a-f]{64}\Z")
@@ -69,6 +71,19 @@ IDENTITY, ENVIRONMENT, MANIFEST = "identity.json", "identity.env", "manifest.jso
 _ROOM_FOR_THE_ANSWER = 160 * 1024
 RESERVES = {"reserve-1": _ROOM_FOR_THE_ANSWER, "reserve-2": 4096, "reserve-3": 4096, "reserve-4": 4096}
 _STAGED_FILES = 4 + len(RESERVES)
+
+
+def for_a_moment(
+    elapsed: Callable[[], float], sleep: Callable[[float], None], stopping: Callable[[], bool]
+) -> Callable[[], bool]:
+    """How a person's command waits for the pass at work, which mostly ends while one would type it again."""
+    began = elapsed()
+
+    def wait() -> bool:
+        sleep(LOCK_POLL_SECONDS)
+        return elapsed() - began < LOCK_PATIENCE_SECONDS and not stopping()
+
+    return wait
 
 
 class LockedError(Exception):
@@ -120,18 +135,20 @@ class Store:
     # -- the lock, and the traces of a crash
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the state directory. Raises LockedError; ClaimdError when the directory is not there."""
+    def locked(self, wait: Callable[[], bool] | None = None) -> Iterator[None]:
+        """Hold the state directory. Raises LockedError; ClaimdError when the directory is not there.
+
+        `wait`: called again and again while another process holds it; false when that has lasted too long.
+        """
         path = self.layout.state_directory
         try:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise fail(Code.STATE_DIRECTORY_MISSING, path=path) from error
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise LockedError(_lock_holder(fd)) from None
+            while not _lock(fd):
+                if wait is None or not wait():
+                    raise LockedError(_lock_holder(fd))
             yield
         finally:
             os.close(fd)
@@ -676,6 +693,14 @@ def _read_optional(path: str) -> bytes | None:
         return _read(path)
     except FileNotFoundError:
         return None
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _lock_holder(fd: int) -> str:
