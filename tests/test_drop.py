@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ import material
 from claimd import drop as drop_module
 from claimd import sweep
 from claimd.drop import (
+    LONGEST_TICK_NS,
     MAX_DEPTH,
     MAX_FILES_A_FOLDER,
     MAX_FOLDERS_A_SCAN,
@@ -28,6 +30,7 @@ from claimd.drop import (
     MAX_MODES_A_FOLDER,
     Drop,
     Entry,
+    _ctime_clock,
     anybody_may_link,
     put,
 )
@@ -152,10 +155,34 @@ class TestWhatIsRefused:
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
     def test_files_of_the_daemon_itself(self, place: Path) -> None:
         (place / "own").write_bytes(SECRET)
-        entry = only(Drop(str(place), Disk(), own_files=False).scan())
-        assert code(entry) is Code.DROP_ENTRY_REFUSED
+        drop = Drop(str(place), Disk(), own_files=False, ctime_clock=lambda: 0)
+        assert code(only(drop.scan())) is Code.DROP_ENTRY_REFUSED
         os.chown(place / "own", 12345, 12345)
-        assert only(Drop(str(place), Disk(), own_files=False).scan()).data == SECRET
+        assert only(drop.scan()).data == SECRET
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_a_file_is_read_once_every_change_shows_in_its_ctime(self, place: Path) -> None:
+        """Within a tick somebody could make a second name of another's secret and take it away unseen."""
+        (place / "theirs").write_bytes(SECRET)
+        os.chown(place / "theirs", 12345, 12345)
+        changed = (place / "theirs").stat().st_ctime_ns
+        for clock, is_read in (
+            (changed, False),
+            (changed + LONGEST_TICK_NS - 1, False),
+            (changed - LONGEST_TICK_NS + 1, False),
+            (changed + LONGEST_TICK_NS, True),
+            (changed - 3600 * 10**9, True),  # the clock was set back meanwhile
+        ):
+            drop = Drop(str(place), Disk(), own_files=False, ctime_clock=partial(int, clock))
+            entry = only(drop.scan())
+            assert (entry.data, code(entry)) == (
+                (SECRET, None) if is_read else (b"", Code.CLAIM_STILL_ARRIVING)
+            )
+
+    def test_the_clock_is_the_one_that_stamps_files(self, drop: Drop, place: Path) -> None:
+        before = _ctime_clock()
+        (place / "file").write_bytes(b"")
+        assert before <= (place / "file").stat().st_ctime_ns <= _ctime_clock() + LONGEST_TICK_NS
 
     @pytest.mark.parametrize(("switch", "open_to_all"), [("0\n", True), ("1\n", False), (None, False)])
     def test_root_s_files_need_protected_links(
