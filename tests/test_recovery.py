@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from claimd.attempt import Attempt, ClaimRecord, Event, Record, State, advance
+from claimd.attempt import Attempt, ClaimRecord, Event, Record, State, advance, begin
 from claimd.durable import Disk
 from claimd.errors import ClaimdError, Code, problem
 from claimd.fleet import identity_client_id
 from claimd.model import Layout, Target
-from claimd.recovery import SENTENCES, Found, identity_of, settle
+from claimd.recovery import SENTENCES, Found, activated, identity_of, settle
 from claimd.store import MAX_STORED_BYTES, Identity, Store
 from material import NOW, claim, issued
 
@@ -169,6 +169,20 @@ def _link_gone(m: Machine) -> None:
     Path(m.store.layout.current_identity).unlink()
 
 
+def _link_gone_with_a_new_claim(m: Machine) -> Attempt:
+    attempt = m.registered()
+    m.store.activate(ID)
+    m.record = activated(m.record, attempt, NOW + SECOND)
+    begun = begin(ClaimRecord.of(CLAIM), NOW + 2 * SECOND, ID)
+    m.store.secure_claim(CLAIM)
+    Path(m.store.layout.current_identity).unlink()
+    return m.keep(begun)
+
+
+def _link_gone_after_a_worthless_claim(m: Machine) -> None:
+    m.keep(advance(_link_gone_with_a_new_claim(m), Event.CLAIM_LOST, NOW + 3 * SECOND))
+
+
 def _link_to_nowhere(m: Machine) -> None:
     m.active()
     m.store.disk.replace_symlink(m.store.layout.current_identity, OTHER_ID)
@@ -234,6 +248,8 @@ CASES: list[tuple[Found, Make, State | None]] = [
     (Found.REGISTERED_KEY_GONE, _registered_key_gone, State.REGISTERED),
     (Found.LINK_GONE, _link_gone, State.ACTIVE),
     (Found.LINK_GONE, _link_to_nowhere, State.ACTIVE),
+    (Found.LINK_GONE, _link_gone_with_a_new_claim, State.CLAIMED),
+    (Found.LINK_GONE, _link_gone_after_a_worthless_claim, State.FAILED),
     (Found.ACTIVE_DAMAGED, _active_damaged, State.ACTIVE),
     (Found.RECORD_GONE, _record_gone, State.REGISTERED),
     (Found.RECORD_GONE, _record_of_a_replacement_gone, State.REGISTERED),

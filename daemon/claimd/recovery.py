@@ -20,8 +20,8 @@ line in `Found`, with a sentence in `SENTENCES`, and its way on in `_settled`.
     registered        documents gone                            written again from the record
     registered        `current` names it already                ACTIVE: it was proved before the switch
     registered        the key is gone or damaged                waits, says so; a new claim begins anew
-    active            `current` gone or nowhere                 pointed at it again: the record proves it
-    active            it is damaged                             says so; a new claim makes a new identity
+    proved once       `current` gone or nowhere                 pointed at it again: the history proves it
+    active, failed    it is damaged                             says so; a new claim makes a new identity
     blocked           as the state that it will go back to
     any               a key or token with a wider mode          its own mode again, and says so
 
@@ -103,6 +103,7 @@ def settle(store: Store, record: Record, now: datetime) -> Record:
     record = _without_damaged_claims(store, record, now)
     if record.attempt is None or record.attempt.state in ENDED:
         _let_go_of_tokens(store)
+    _serve_again(store, record)
     if record.attempt is None:
         settled = _without_record(store, record, now)
     else:
@@ -193,13 +194,10 @@ def out_of_blocked(attempt: Attempt, now: datetime) -> Attempt:
 
 
 def _settled(store: Store, record: Record, attempt: Attempt, now: datetime) -> Record:
-    if attempt.state is State.ACTIVE:
-        _active(store, attempt)
+    if attempt.state in ENDED:
         return record
     if attempt.state is State.REGISTERED:
         return _registered(store, record, attempt, now)
-    if attempt.state is State.FAILED:
-        return record
     if attempt.state is State.KEYS_REQUESTED:
         attempt = _keys_requested(store, attempt, now)
     if attempt.state is State.REGISTERING:
@@ -356,9 +354,13 @@ def _thing_of(store: Store, certificate_id: str | None) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _active(store: Store, attempt: Attempt) -> None:
-    """What the record says serves, against what `current` says."""
-    certificate_id = attempt.certificate_id
+def _serve_again(store: Store, record: Record) -> None:
+    """What the record says was proved last, against what `current` says, whatever was dropped since."""
+    proved = [o.certificate_id for o in record.history if o.result == "active"]
+    certificate_id = proved[-1] if proved else None
+    attempt = record.attempt
+    if attempt is not None and attempt.state is State.ACTIVE:
+        certificate_id = attempt.certificate_id
     if certificate_id is None or _serves(store):
         return
     try:
@@ -369,7 +371,7 @@ def _active(store: Store, attempt: Attempt) -> None:
     if whole:
         _say(Found.LINK_GONE, certificate_id)
         store.activate(certificate_id)
-    else:
+    elif attempt is not None and attempt.state in ENDED:
         _say(Found.ACTIVE_DAMAGED, certificate_id)
 
 
