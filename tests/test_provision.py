@@ -189,6 +189,24 @@ def test_a_correction_is_used_also_after_a_lost_answer(store: Store) -> None:
     assert (serving.document["template"], serving.document["endpoint"]) == ("Corrected", "e.example")
 
 
+def test_blocked_after_a_lost_answer_the_certificate_is_tried_all_the_same(store: Store) -> None:
+    """What blocks the claim says nothing about the request before it, which AWS may just have carried out."""
+    mine = claim()
+    store.secure_claim(mine)
+    faults = (Fault("register", 0, What.LOSE_REQUEST), Fault("register", 1, What.REFUSED_PARAMETERS))
+    cloud = Cloud(MemoryJournal(), lambda: NOW, claims=[mine.certificate.pem], faults=faults)
+    run(store, cloud, NOW)
+    blocked = run(store, cloud, NOW + 2 * SECOND)
+    attempt = blocked.record.attempt
+    assert attempt is not None and attempt.state is State.BLOCKED and attempt.ambiguous
+    assert blocked.after_seconds is not None and blocked.after_seconds < 10
+    assert attempt.certificate_id is not None
+    cloud.note("activated", id=attempt.certificate_id)
+    run(store, cloud, NOW + 2 * SECOND + timedelta(seconds=blocked.after_seconds))
+    serving = store.current()
+    assert serving is not None and serving.certificate_id == attempt.certificate_id
+
+
 def test_a_correction_that_can_t_be_read_leaves_the_request_as_it_was(store: Store) -> None:
     class Unresolved(Configured):
         def target(self, fingerprint: str, ca_sha256: str) -> Target:

@@ -836,7 +836,10 @@ class Pass:
 
 
 def _is_looked_at_again(attempt: Attempt) -> bool:
-    """Blocked by something that the configuration names and that may appear without anybody's touching it."""
+    """Blocked by something that the configuration names and that may appear without anybody's touching it;
+    or blocked while an earlier answer is unknown: whether that certificate connects by now is asked."""
+    if attempt.resume is State.REGISTERING and attempt.ambiguous:
+        return True
     return attempt.problem is not None and attempt.problem.code in _OUTSIDE_THE_CONFIGURATION
 
 
