@@ -67,6 +67,7 @@ def _world(store: Store, cloud: Cloud) -> World:
         configuration=Configured(),
         transport=lambda seconds: cloud,
         now=lambda: NOW,
+        elapsed=lambda: 1e6,
         random=lambda: 0.5,
         stopping=lambda: False,
         progress=lambda stage, sentence: None,

@@ -357,6 +357,7 @@ def _world(request: Request, store: Store, configuration: ConfigurationFiles, ou
         configuration=configuration,
         transport=outside.transport or transport,
         now=outside.now,
+        elapsed=outside.elapsed,
         random=outside.random,
         stopping=request.stopping,
         progress=request.progress,

@@ -77,15 +77,21 @@ def earlier(store: Store, record: Record) -> list[Earlier]:
     return sorted(found, key=lambda e: e.replaced_at, reverse=True)
 
 
-def remove_old(store: Store, record: Record, retention: Retention, now: datetime) -> float | None:
-    """Remove what is kept long enough; in how many seconds the next one is due. Raises OSError."""
+def remove_old(
+    store: Store, record: Record, retention: Retention, now: datetime, uptime: float
+) -> float | None:
+    """Remove what is kept long enough; in how many seconds the next one is due. Raises OSError.
+
+    `uptime`: seconds since the machine started. A clock without a battery may say anything until the network
+    has set it, and nothing is removed on its word.
+    """
     due = None
     for number, generation in enumerate(earlier(store, record)):
         if generation.replaced_at < EARLIEST:
             continue  # by a clock that was wrong: nobody knows how long it is kept already
         age = now - generation.replaced_at
         longest = timedelta(days=retention.days) if number < retention.generations else LEAST_AGE
-        left = (max(longest, LEAST_AGE) - age).total_seconds()
+        left = max((max(longest, LEAST_AGE) - age).total_seconds(), LEAST_AGE.total_seconds() - uptime)
         if left <= 0:
             log.info("an earlier identity was kept long enough and is removed: %s", generation.certificate_id)
             store.remove_generation(generation.certificate_id)

@@ -86,6 +86,7 @@ class World:
     configuration: Configuration
     transport: Callable[[float], Transport]  # by connect_seconds; called once the network is needed
     now: Callable[[], datetime]
+    elapsed: Callable[[], float]  # seconds since the machine started, sleep included
     random: Callable[[], float]
     stopping: Callable[[], bool]
     progress: Callable[[str, str], None]  # stage, sentence
@@ -748,7 +749,9 @@ class Pass:
         """Earlier identities that were kept long enough. None of it is worth a failed pass."""
         try:
             settings = self._settings()
-            return generations.remove_old(self._store, self._record, settings.retention, self._now())
+            return generations.remove_old(
+                self._store, self._record, settings.retention, self._now(), self._world.elapsed()
+            )
         except ClaimdError:
             return None  # a broken configuration says nothing about how long to keep
         except OSError as error:
