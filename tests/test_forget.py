@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from claimd.durable import Disk
-from claimd.forget import finish, forget, left_behind, memory
-from claimd.store import Store
+from claimd.forget import finish, forget, forgotten, left_behind, memory
+from claimd.store import LockedError, Store
 from device import Device
 from faults.calls import Counting, Killing, When
 from faults.kills import points
@@ -50,6 +50,14 @@ def test_all_of_it_goes(provisioned: Rig, tmp_path: Path) -> None:
     assert identity.serves and identity.thing_name == "thing-under-test"
     assert state(copy.root) == []
     assert memory(store).is_empty
+
+
+def test_no_pass_begins_a_new_memory_before_the_image_is_judged(provisioned: Rig, tmp_path: Path) -> None:
+    store = store_of(copy_of(provisioned, tmp_path / "copy").root)
+    with forgotten(store), pytest.raises(LockedError), store_of(Path(store.layout.root)).locked():
+        pass
+    with store.locked():
+        assert memory(store).is_empty
 
 
 def test_a_device_that_forgot_takes_a_new_claim(provisioned: Rig, tmp_path: Path) -> None:

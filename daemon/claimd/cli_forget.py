@@ -34,7 +34,7 @@ def add_to(commands: Commands) -> None:
 def _forget(options: argparse.Namespace, layout: Layout) -> int:
     from . import logs, system
     from .durable import Disk, disk_problem
-    from .forget import clear_the_drop, forget, memory, take_back_words
+    from .forget import clear_the_drop, forgotten, left_behind, memory, take_back_words
     from .looking import elapsed
     from .store import Store, for_a_moment
 
@@ -51,10 +51,11 @@ def _forget(options: argparse.Namespace, layout: Layout) -> int:
             return Exit.NOTHING_TO_DO
         if not options.yes and not _agreed(there):
             return Exit.USAGE
-        there = forget(store, for_a_moment(elapsed, time.sleep, lambda: False))
-        take_back_words(layout, store)
-        if options.generalize:
-            clear_the_drop(layout, store)
+        with forgotten(store, for_a_moment(elapsed, time.sleep, lambda: False)) as there:
+            take_back_words(layout, store)
+            if options.generalize:
+                clear_the_drop(layout, store)
+            left = left_behind(layout) if options.generalize else []
     except OSError as error:
         found = disk_problem(error, layout.state_directory)
         complain(found)
@@ -62,7 +63,7 @@ def _forget(options: argparse.Namespace, layout: Layout) -> int:
         return found.exit
     _say(there)
     if options.generalize:
-        return _judge_image(layout)
+        return _judge_image(left)
     _say_whether_ready(store, options.config)
     return Exit.OK
 
@@ -118,10 +119,7 @@ def _say(there: Memory) -> None:
         print(f"  aws iot delete-certificate --certificate-id {each.certificate_id} --force-delete")
 
 
-def _judge_image(layout: Layout) -> int:
-    from .forget import left_behind
-
-    left = left_behind(layout)
+def _judge_image(left: list[str]) -> int:
     if not left:
         print("the image holds no secret and no memory of this device")
         return Exit.OK

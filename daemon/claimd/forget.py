@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,9 +70,11 @@ def memory(store: Store) -> Memory:
     return Memory(tuple(found), tuple(store.claim_names()), store.has_record)
 
 
-def forget(store: Store, wait: Callable[[], bool] | None = None) -> Memory:
+@contextmanager
+def forgotten(store: Store, wait: Callable[[], bool] | None = None) -> Iterator[Memory]:
     """Destroy it all; what there was. `wait`: see Store.locked.
 
+    The lock is held to the end of the block: a pass of the service would begin a new memory at once.
     Raises ClaimdError when another pass is at work, and OSError.
     """
     try:
@@ -79,9 +82,14 @@ def forget(store: Store, wait: Callable[[], bool] | None = None) -> Memory:
             there = memory(store)
             store.begin_forgetting()
             store.forget()
-            return there
+            yield there
     except LockedError as error:
         raise fail(Code.PASS_RUNNING, pid=error.pid) from None
+
+
+def forget(store: Store) -> Memory:
+    with forgotten(store) as there:
+        return there
 
 
 def finish(store: Store) -> None:

@@ -57,7 +57,8 @@ if TYPE_CHECKING:
 IDENTITY_SCHEMA = 1
 MANIFEST_SCHEMA = 1
 MACHINE_SCHEMA = 1
-LOCK_PATIENCE_SECONDS = 5.0
+# A pass that looks at a copy in progress holds the lock for the grace, 3 s unless configured.
+LOCK_PATIENCE_SECONDS = 10.0
 LOCK_POLL_SECONDS = 0.05
 # Far above any certificate chain or record; a file that is larger was not written by claimd.
 MAX_STORED_BYTES = 1024 * 1024
