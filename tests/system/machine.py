@@ -298,6 +298,8 @@ class Machine:
         return self.run("systemctl", "show", "--value", "-p", member, name).strip()
 
     def journal(self, *arguments: str) -> list[dict[str, object]]:
+        """What was logged before this call is in it: --sync returns once journald has taken it in."""
+        self.run("journalctl", "--sync")
         lines = self.run("journalctl", "--no-pager", "-o", "json", *arguments).splitlines()
         return [json.loads(line) for line in lines]
 

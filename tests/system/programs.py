@@ -110,21 +110,27 @@ def probe(machine: Device) -> dict[str, str]:
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "start", "probe.service")
     machine.run("rm", "/run/systemd/system/probe.service", f"{DROP}/private")
-    said = machine.run("journalctl", "--no-pager", "-o", "cat", "-u", "probe.service", "_COMM=python3")
-    found: dict[str, str] = json.loads(said.splitlines()[-1])
+    # By what it looks like, not by _COMM=: journald knows the sender's name only if it looks while that lives.
+    machine.run("journalctl", "--sync")
+    said = machine.run("journalctl", "--no-pager", "-o", "cat", "-u", "probe.service")
+    found: dict[str, str] = json.loads([line for line in said.splitlines() if line.startswith("{")][-1])
     return found
 
 
-def connected_worker(world: World) -> int | None:
-    """The worker, once its SDK's threads are there: so after the capability has gone."""
+def connected_worker_s_capabilities(world: World) -> set[int] | None:
+    """Once its SDK's threads are there: so after the capability should have gone."""
     pid = world.worker_pid()
-    if pid is None:
-        return None
-    threads = world.machine.run("ls", f"/proc/{pid}/task", check=False).split()
-    return pid if len(threads) > 1 else None
+    found = [] if pid is None else _capabilities(world, pid)
+    return set(found) if len(found) > 2 else None
 
 
 def capabilities(world: World, pid: int) -> set[int]:
     """Permitted and effective, of every thread."""
-    status = world.machine.run("sh", "-c", f"grep -hE '^Cap(Prm|Eff)' /proc/{pid}/task/*/status")
-    return {int(line.split()[1], 16) for line in status.splitlines()}
+    return set(_capabilities(world, pid))
+
+
+def _capabilities(world: World, pid: int) -> list[int]:
+    """Two a thread. In one look, and of those threads that live: a worker's come and go."""
+    script = f"cat /proc/{pid}/task/*/status 2>/dev/null"
+    lines = world.machine.run("sh", "-c", script, check=False).splitlines()
+    return [int(line.split()[1], 16) for line in lines if line.startswith(("CapPrm:", "CapEff:"))]
