@@ -71,7 +71,7 @@ def test_an_image_is_made_of_a_device_that_was_in_use(world: ContainerWorld) -> 
     assert machine.run("ls", "-A", DROP) == ""
     # Nothing that the daemon could not write: it goes on, and would take the next claim.
     found = machine.run(
-        "find", "-ignore_readdir_race", STATE, "/run/claimd", "/var/spool/claimd/result", "-user", "root"
+        "find", STATE, "/run/claimd", "/var/spool/claimd/result", "-ignore_readdir_race", "-user", "root"
     )
     assert found.split() in ([], ["/run/claimd/dmi-serial"])
     assert machine.unit("claimd.service", "ActiveState") == "active"

@@ -209,7 +209,7 @@ def test_a_person_with_sudo_leaves_nothing_that_the_daemon_can_not_write(world: 
     for command in ("provision", "status", "config show"):
         machine.attempt("sudo", "claimd", *command.split(), user=TECHNICIAN)
     found = machine.run(
-        *("find", "-ignore_readdir_race", STATE, "/run/claimd", "/var/spool/claimd"),
+        *("find", STATE, "/run/claimd", "/var/spool/claimd", "-ignore_readdir_race"),
         *("-user", "root", "-not", "-name", "dmi-serial"),
     )
     assert found.split() == ["/var/spool/claimd"]
