@@ -9,7 +9,7 @@ import pytest
 from claimd.attempt import Record
 from claimd.ensure import _with_expiry
 from claimd.errors import Exit
-from claimd.provision import Result
+from claimd.world import Result
 from material import DEVICE_NOT_AFTER, NOW
 
 WEEK = timedelta(days=7).total_seconds()

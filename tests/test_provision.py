@@ -21,9 +21,11 @@ from claimd.fleet import Credentials, LinkError, Trouble
 from claimd.inspection import not_yet_valid
 from claimd.intake import Intake
 from claimd.model import Layout, Target
-from claimd.provision import DEFAULTS, REFUSALS_BEFORE_POLICY, Pass, Result, Settings, World
+from claimd.provision import Pass
 from claimd.recovery import identity_of
+from claimd.steps import REFUSALS_BEFORE_POLICY
 from claimd.store import Identity, Store
+from claimd.world import DEFAULTS, Result, Settings, World
 from faults.cloud import Cloud, CloudLink, Fault, MemoryJournal, What
 from material import NOW, claim, issued
 

@@ -15,8 +15,8 @@ from .terminal import complain, now, read_document, tell
 
 if TYPE_CHECKING:
     from .model import Layout
-    from .provision import Result
     from .terminal import Commands
+    from .world import Result
 
 
 def add_to(commands: Commands) -> None:

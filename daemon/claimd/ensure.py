@@ -30,12 +30,13 @@ from .intake import Intake, Rules
 from .ledger import Moment
 from .looking import Patience, elapsed, look
 from .model import Layout, Target
-from .provision import Pass, Result, Settings, World
+from .provision import Pass
 from .report import status_document
 from .settings import DropSettings, Timeouts
 from .store import LockedError, Store, for_a_moment
 from .telling import Journal
 from .watch import entries
+from .world import Result, Settings, World
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -23,8 +23,8 @@ from claimd.durable import Calls, Disk
 from claimd.ensure import Outside, Request, ensure
 from claimd.errors import ClaimdError, Exit
 from claimd.model import Layout
-from claimd.provision import Result
 from claimd.store import Store
+from claimd.world import Result
 from faults.calls import PlainCalls
 from faults.cloud import Cloud, Fault, FileJournal, Journal, Known, known
 from material import NOW, Pair, authority, pair

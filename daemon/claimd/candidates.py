@@ -1,0 +1,127 @@
+"""Which claim an attempt uses, and whether any: the others stay in reserve until the identity is there."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import datetime
+
+from . import attempt as table
+from . import blocked, lapse
+from .attempt import Attempt, ClaimRecord, Event, State
+from .errors import Code, Problem, problem
+from .intake import Intake
+from .logbook import Logbook
+from .model import Claim, short
+
+log = logging.getLogger(__name__)
+
+_WITHOUT_CLAIM = frozenset({*table.ENDED, State.REGISTERED})
+
+
+class Candidates:
+    """The claims that lie here. Single use, as its pass."""
+
+    def __init__(self, book: Logbook, intake: Intake) -> None:
+        self._book = book
+        self._store = book.store
+        self._intake = intake
+        self._tried: set[str] = set()
+
+    def bury_expired(self) -> None:
+        for claim in self._intake.expired:
+            self._book.ended(claim.fingerprint, "failed", Code.CLAIM_EXPIRED)
+        mine = self._book.record.attempt.claim if self._book.record.attempt else None
+        for claim in self._store.claims():
+            if mine and mine.fingerprint == claim.fingerprint:
+                continue
+            if not self._is_dead(claim):
+                continue
+            if not self._book.is_told(claim.fingerprint, "failed"):
+                self._book.ended(claim.fingerprint, "failed", Code.CLAIM_EXPIRED)
+            try:
+                self._store.destroy_claim(claim.fingerprint)
+            except OSError as error:
+                log.warning("a claim can't be removed: %s: %s", short(claim.fingerprint), error.strerror)
+
+    def adopt(self) -> Problem | None:
+        """Give the open attempt, or a new one, the most promising claim. Others stay in reserve."""
+        # One that is dead and can't be removed is no claim.
+        claims = [claim for claim in self._store.claims() if not self._is_dead(claim)]
+        attempt = self._book.record.attempt
+        if not claims:
+            return None
+        best = self._most_promising(claims, attempt)
+        if attempt is not None and attempt.state is State.REGISTERED:
+            if not lapse.is_key_lost(self._book, attempt):
+                return None  # needs no claim; those that are left go when it is active
+            lapse.give_up_lost(self._book, attempt)
+            attempt = None
+        if attempt is not None and attempt.state not in table.ENDED:
+            if attempt.claim is None or self._is_more_promising(best, attempt.claim, attempt):
+                self._book.save(self._adopted(attempt, best))
+            return None
+        replaces = self._store.current_link()
+        if (
+            replaces is not None
+            and self._book.is_whole_here()
+            and self._book.settings().reprovision == "never"
+        ):
+            return self._decline(claims, replaces)
+        self._book.say("claim", f"claim {short(best.fingerprint)} taken in")
+        self._book.save(table.begin(best, self._book.now(), replaces))
+        return None
+
+    def took_the_spare(self) -> bool:
+        """The endpoint turned the claim away: whether another one, not yet turned away, has its turn now."""
+        attempt, claims = self._book.record.attempt, self._store.claims()
+        if attempt is None or attempt.claim is None or not claims or attempt.state in _WITHOUT_CLAIM:
+            return False
+        best = self._most_promising(claims, attempt)
+        if best.fingerprint in (attempt.claim.fingerprint, *attempt.refused, *self._tried):
+            return False
+        self._tried.add(best.fingerprint)  # once a pass: whatever the list says, a pass has an end
+        self._book.say("claim", f"claim {short(best.fingerprint)} is tried instead")
+        self._book.save(self._adopted(attempt, best))
+        return True
+
+    def destroy_all(self) -> None:
+        attempt = self._book.record.attempt
+        mine = attempt.claim.fingerprint if attempt and attempt.claim else ""
+        stuck: OSError | None = None
+        for fingerprint in self._store.claim_names():
+            if fingerprint != mine and not self._book.is_told(fingerprint, "not-needed"):
+                self._book.ended(fingerprint, "not-needed", Code.CLAIM_NOT_NEEDED)
+            try:
+                self._store.destroy_claim(fingerprint)
+            except OSError as error:
+                stuck = error  # the others go all the same
+        if stuck is not None:
+            raise stuck
+
+    def _is_dead(self, claim: Claim) -> bool:
+        return self._book.time_for(ClaimRecord.of(claim)) >= claim.certificate.not_after
+
+    def _most_promising(self, claims: list[Claim], attempt: Attempt | None) -> ClaimRecord:
+        refused = () if attempt is None or attempt.state in table.ENDED else attempt.refused
+        return max(map(ClaimRecord.of, claims), key=lambda claim: self._preference(claim, refused))
+
+    def _is_more_promising(self, one: ClaimRecord, other: ClaimRecord, attempt: Attempt) -> bool:
+        return self._preference(one, attempt.refused) > self._preference(other, attempt.refused)
+
+    def _preference(self, claim: ClaimRecord, refused: tuple[str, ...]) -> tuple[bool, bool, int, datetime]:
+        return table.preference(claim, refused, self._book.time_for(claim))
+
+    def _adopted(self, attempt: Attempt, claim: ClaimRecord) -> Attempt:
+        if attempt.state is State.BLOCKED:
+            attempt = blocked.unblock(self._book, attempt)
+        adopted = table.advance(attempt, Event.CLAIM_ADOPTED, self._book.now())
+        if claim.fingerprint in adopted.refused:
+            return replace(adopted, claim=claim)  # its turn again, no sooner than the retry table says
+        return replace(adopted, claim=claim, failures=0, retry_at=None, problem=None)
+
+    def _decline(self, claims: list[Claim], identity: str) -> Problem:
+        for claim in claims:
+            self._book.ended(claim.fingerprint, "not-needed", Code.CLAIM_NOT_NEEDED)
+            self._store.destroy_claim(claim.fingerprint)
+        return problem(Code.CLAIM_NOT_NEEDED, claim=short(claims[0].fingerprint), identity=short(identity))
