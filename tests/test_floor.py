@@ -28,6 +28,7 @@ FLOOR = (
     "catalogue",
     "codes",
     "der",
+    "documents",
     "endpoint",
     "errors",
     "fleet",

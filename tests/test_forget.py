@@ -13,7 +13,8 @@ import pytest
 
 from claimd.durable import Disk
 from claimd.forget import finish, forget, forgotten, left_behind, memory
-from claimd.store import LockedError, Store
+from claimd.lock import LockedError
+from claimd.store import Store
 from device import Device
 from faults.calls import Counting, Killing, When
 from faults.kills import points

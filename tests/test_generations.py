@@ -13,15 +13,14 @@ import pytest
 
 from claimd import generations
 from claimd.attempt import Outcome, Record
+from claimd.documents import identity_document
 from claimd.durable import Disk
 from claimd.generations import LEAST_AGE, Retention
 from claimd.model import Layout
-from claimd.store import Store, identity_document
+from claimd.store import Store
 from material import NOW, issued
 
 DAY = timedelta(days=1)
-
-
 # Seconds since the machine started.
 LONG_UP = 1e6
 

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from claimd.attempt import Attempt, ClaimRecord, Event, Record, State, advance, begin
+from claimd.documents import MAX_STORED_BYTES
 from claimd.durable import Disk
 from claimd.errors import ClaimdError, Code, problem
 from claimd.fleet import identity_client_id
 from claimd.model import Layout, Target
 from claimd.recovery import SENTENCES, Found, activated, identity_of, settle
-from claimd.store import MAX_STORED_BYTES, Identity, Store
+from claimd.store import Identity, Store
 from material import NOW, claim, issued
 
 SECOND = timedelta(seconds=1)

@@ -9,17 +9,10 @@ from pathlib import Path
 import pytest
 
 from claimd import fleet
+from claimd.documents import MAX_STORED_BYTES, identity_document
 from claimd.durable import Disk
 from claimd.model import Layout
-from claimd.store import (
-    IDENTITY,
-    LOCK_PATIENCE_SECONDS,
-    MAX_STORED_BYTES,
-    LockedError,
-    Store,
-    for_a_moment,
-    identity_document,
-)
+from claimd.store import IDENTITY, Store
 from material import NOW, claim, issued
 
 ID = "1d" * 32
@@ -51,10 +44,6 @@ def document(configuration: dict[str, object]) -> dict[str, object]:
     )
 
 
-def text_of(store: Store) -> bytes:
-    return (Path(store.layout.identity_directory) / ID / IDENTITY).read_bytes()
-
-
 # What grows most when it is written again: by indentation, by escapes, by digits.
 LARGEST = {
     "nested": "[" * 62 + ",".join(["0"] * (ROOM // 2 - 100)) + "]" * 62,
@@ -76,11 +65,6 @@ def test_what_is_accepted_is_kept_whole(store: Store, value: str) -> None:
     assert serving is not None
     assert serving.document["device_configuration"] == accepted.device_configuration
     assert store.document(ID) == serving.document
-
-
-def test_it_is_indented_for_people(store: Store) -> None:
-    store.complete(ID, document({"site": "north"}))
-    assert b'\n  "device_configuration": {\n    "site": "north"\n  },\n' in text_of(store)
 
 
 def test_an_identity_is_kept_without_what_would_keep_it_from_being_read(store: Store) -> None:
@@ -152,31 +136,3 @@ class TestAKeptClaimThatIsDroppedAgain:
         key.symlink_to(key)
         with pytest.raises(OSError):
             store.secure_claim(self.MINE)
-
-
-class TestAnotherPassIsAtWork:
-    """A person's command waits for it a moment: the service's pass begins in the second of the drop."""
-
-    def test_the_lock_is_taken_as_soon_as_it_ends(self, store: Store) -> None:
-        other = Store(store.layout, Disk()).locked()
-        other.__enter__()
-        slept: list[float] = []
-
-        def sleep(seconds: float) -> None:
-            slept.append(seconds)
-            if len(slept) == 3:
-                other.__exit__(None, None, None)
-
-        with store.locked(for_a_moment(lambda: sum(slept), sleep, lambda: False)):
-            assert len(slept) == 3
-
-    @pytest.mark.parametrize("stops", [False, True])
-    def test_it_is_not_waited_for_any_longer(self, store: Store, *, stops: bool) -> None:
-        slept: list[float] = []
-        with (
-            Store(store.layout, Disk()).locked(),
-            pytest.raises(LockedError),
-            store.locked(for_a_moment(lambda: sum(slept), slept.append, lambda: stops)),
-        ):
-            pass
-        assert sum(slept) == slept[0] if stops else sum(slept) >= LOCK_PATIENCE_SECONDS

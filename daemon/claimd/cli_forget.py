@@ -35,8 +35,9 @@ def _forget(options: argparse.Namespace, layout: Layout) -> int:
     from . import logs, system
     from .durable import Disk, disk_problem
     from .forget import clear_the_drop, forgotten, left_behind, memory, take_back_words
+    from .lock import for_a_moment
     from .looking import elapsed
-    from .store import Store, for_a_moment
+    from .store import Store
 
     system.hide_memory()
     if not layout.root:
@@ -107,7 +108,7 @@ def _say(there: Memory) -> None:
     if not there.identities:
         return
     from .catalogue import certificate_arn
-    from .store import deactivation
+    from .documents import deactivation
 
     print("AWS still knows the certificates. Whoever may, ends them there with:")
     for each in there.identities:

@@ -28,12 +28,13 @@ from .errors import ClaimdError, Code, Exit, Problem, problem
 from .generations import Retention
 from .intake import Intake, Rules
 from .ledger import Moment
+from .lock import LockedError, for_a_moment
 from .looking import Patience, elapsed, look
 from .model import Layout, Target
 from .provision import Pass
 from .report import status_document
 from .settings import DropSettings, Timeouts
-from .store import LockedError, Store, for_a_moment
+from .store import Store
 from .telling import Journal
 from .watch import entries
 from .world import Result, Settings, World

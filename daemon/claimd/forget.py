@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from .drop import Drop
 from .errors import ClaimdError, Code, fail, printable
-from .store import LockedError
+from .lock import LockedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

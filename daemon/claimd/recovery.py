@@ -325,7 +325,7 @@ def identity_of(
 ) -> dict[str, object]:
     """identity.json from what the attempt knows; what AWS said once and nobody kept is "unknown"."""
     from . import fleet
-    from .store import identity_document
+    from .documents import identity_document
 
     assert attempt.target is not None and attempt.certificate_id is not None
     target, certificate_id, thing = attempt.target, attempt.certificate_id, attempt.thing_name

@@ -28,7 +28,6 @@ must not cost them.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -38,16 +37,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import ledger, news, record, report
+from . import documents, ledger, lock, news, record, report
 from .attempt import Record
+from .documents import MAX_STORED_BYTES
 from .durable import Disk, File
-from .errors import ClaimdError, Code, fail, problem
+from .errors import ClaimdError, Code, fail
 from .model import Claim, Layout, Secret
 from .pem import parse_certificate, parse_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from datetime import datetime
 
     from .fleet import IssuedKeys
     from .ledger import Ledger
@@ -57,42 +56,19 @@ if TYPE_CHECKING:
 IDENTITY_SCHEMA = 1
 MANIFEST_SCHEMA = 1
 MACHINE_SCHEMA = 1
-# A pass that looks at a copy in progress holds the lock for the grace, 3 s unless configured.
-LOCK_PATIENCE_SECONDS = 10.0
-LOCK_POLL_SECONDS = 0.05
-# Far above any certificate chain or record; a file that is larger was not written by claimd.
-MAX_STORED_BYTES = 1024 * 1024
 _ID = re.compile(r"[0-9a-f]{64}\Z")
 
 KEY, CERTIFICATE, ROOTS, TOKEN = "private.key", "certificate.pem", "root-ca.pem", "ownership-token"
 DEVICE_KEY = "device.key"
 IDENTITY, ENVIRONMENT, MANIFEST = "identity.json", "identity.env", "manifest.json"
-# An answer is 128 KiB at most (AWS IoT Core quotas); the others are an inode and a block for each file
-# that follows it.
-_ROOM_FOR_THE_ANSWER = 160 * 1024
-RESERVES = {"reserve-1": _ROOM_FOR_THE_ANSWER, "reserve-2": 4096, "reserve-3": 4096, "reserve-4": 4096}
+# The answer itself; the others are an inode and a block for each file that follows it.
+RESERVES = {
+    "reserve-1": documents.ROOM_FOR_THE_ANSWER,
+    "reserve-2": 4096,
+    "reserve-3": 4096,
+    "reserve-4": 4096,
+}
 _STAGED_FILES = 4 + len(RESERVES)
-
-
-def for_a_moment(
-    elapsed: Callable[[], float], sleep: Callable[[float], None], stopping: Callable[[], bool]
-) -> Callable[[], bool]:
-    """How a person's command waits for the pass at work, which mostly ends while one would type it again."""
-    began = elapsed()
-
-    def wait() -> bool:
-        sleep(LOCK_POLL_SECONDS)
-        return elapsed() - began < LOCK_PATIENCE_SECONDS and not stopping()
-
-    return wait
-
-
-class LockedError(Exception):
-    """Another process holds the state directory."""
-
-    def __init__(self, pid: str) -> None:
-        super().__init__(f"held by process {pid}")
-        self.pid = pid
 
 
 @dataclass(frozen=True)
@@ -137,9 +113,9 @@ class Store:
 
     @contextmanager
     def locked(self, wait: Callable[[], bool] | None = None) -> Iterator[None]:
-        """Hold the state directory. Raises LockedError; ClaimdError when the directory is not there.
+        """Hold the state directory. `wait`: see `lock.take`.
 
-        `wait`: called again and again while another process holds it; false when that has lasted too long.
+        Raises LockedError; ClaimdError when the directory is not there.
         """
         path = self.layout.state_directory
         try:
@@ -147,9 +123,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise fail(Code.STATE_DIRECTORY_MISSING, path=path) from error
         try:
-            while not _lock(fd):
-                if wait is None or not wait():
-                    raise LockedError(_lock_holder(fd))
+            lock.take(fd, wait)
             yield
         finally:
             os.close(fd)
@@ -340,8 +314,8 @@ class Store:
         for name in RESERVES:
             self.disk.give_up_room(os.path.join(path, name))
         whole = {"schema": IDENTITY_SCHEMA, **document, "paths": self._paths(path)}
-        self.disk.write_file(os.path.join(path, IDENTITY), _identity_json(whole), 0o640)
-        self.disk.write_file(os.path.join(path, ENVIRONMENT), _environment(whole), 0o640)
+        self.disk.write_file(os.path.join(path, IDENTITY), documents.identity_json(whole), 0o640)
+        self.disk.write_file(os.path.join(path, ENVIRONMENT), documents.identity_env(whole), 0o640)
         hashes = {
             name: hashlib.sha256(_read(os.path.join(path, name))).hexdigest()
             for name in (KEY, CERTIFICATE, ROOTS, IDENTITY, ENVIRONMENT)
@@ -560,90 +534,6 @@ class Store:
         return None
 
 
-def identity_document(
-    *,
-    certificate_id: str,
-    certificate: Certificate,
-    endpoint: str,
-    port: int,
-    template: str,
-    client_id: str,
-    thing_name: str | None,
-    thing_name_known: bool,
-    device_configuration: Mapping[str, object] | None,
-    registered_at: datetime,
-    replaces: str | None,
-    replaced_thing: str | None = None,
-) -> dict[str, Any]:
-    """The members of identity.json (documented in the README, versioned by `schema`)."""
-    return {
-        "endpoint": endpoint,
-        "port": port,
-        "template": template,
-        "client_id": client_id,
-        "thing_name": thing_name,
-        # false: the answer was lost; `aws iot list-principal-things` tells the name.
-        "thing_name_known": thing_name_known,
-        "certificate_id": certificate_id,
-        "certificate_not_after": record.time_to_json(certificate.not_after),
-        "certificate_sha256": certificate.fingerprint,
-        "device_configuration": "unknown" if device_configuration is None else dict(device_configuration),
-        "registered_at": record.time_to_json(registered_at),
-        "replaces_certificate_id": replaces,
-        # AWS keeps it active until somebody deactivates it; null when nothing was replaced.
-        "replaced_certificate": None
-        if replaces is None
-        else {
-            "certificate_id": replaces,
-            "still_active": True,
-            "to_deactivate": deactivation(replaces, replaced_thing),
-        },
-    }
-
-
-def deactivation(certificate_id: str, thing_name: str | None = None) -> list[str]:
-    """The commands that end a certificate in AWS, for a person with rights that the device has not."""
-    found = problem(Code.OLD_CERTIFICATE_ACTIVE, certificate_id=certificate_id, thing_name=thing_name or "")
-    return list(found.commands if thing_name is not None else found.commands[:1])
-
-
-def _identity_json(document: Mapping[str, Any]) -> bytes:
-    """Indented for people while there is room. Every level of a nested device configuration indents all that
-    is in it, so that an answer of 128 KiB grows to megabytes; on one line it is six times as long at most.
-    """
-    text = json.dumps(document, indent=2, sort_keys=True)
-    if len(text) > _ROOM_FOR_THE_ANSWER:
-        text = json.dumps(document, separators=(",", ":"), sort_keys=True)
-    if len(text) >= MAX_STORED_BYTES:
-        # Whatever it holds: an identity that can't be read back would be none.
-        text = json.dumps({**document, "device_configuration": "unknown"}, indent=2, sort_keys=True)
-    return text.encode("ascii") + b"\n"
-
-
-def _environment(document: Mapping[str, Any]) -> bytes:
-    """identity.env, for EnvironmentFile= of systemd and for a shell: every value in quotes."""
-    values = {
-        "CLAIMD_ENDPOINT": document["endpoint"],
-        "CLAIMD_PORT": document["port"],
-        "CLAIMD_CLIENT_ID": document["client_id"],
-        "CLAIMD_THING_NAME": document["thing_name"] or "",
-        "CLAIMD_CERTIFICATE_ID": document["certificate_id"],
-        "CLAIMD_PRIVATE_KEY": document["paths"]["private_key"],
-        "CLAIMD_CERTIFICATE": document["paths"]["certificate"],
-        "CLAIMD_ROOT_CA": document["paths"]["root_ca"],
-    }
-    lines = [f"{name}={_quoted(str(value))}\n" for name, value in values.items()]
-    return "".join(lines).encode("utf-8", "surrogateescape")
-
-
-def _quoted(value: str) -> str:
-    """For both readers, which agree on these escapes (systemd.exec(5), EnvironmentFile=). It never raises:
-    AWS has registered the identity by now."""
-    if "'" not in value:
-        return f"'{value}'"
-    return '"' + re.sub(r'([\\"$`])', r"\\\1", value) + '"'
-
-
 def _checked(name: str) -> str:
     if not _ID.match(name):
         raise ValueError("not 64 hex digits")
@@ -694,25 +584,3 @@ def _read_optional(path: str) -> bytes | None:
         return _read(path)
     except FileNotFoundError:
         return None
-
-
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _lock_holder(fd: int) -> str:
-    """The pid that holds the flock, as /proc/locks tells it; "?" where it does not."""
-    inode = os.fstat(fd).st_ino
-    try:
-        with open("/proc/locks", encoding="ascii") as locks:
-            for line in locks:
-                parts = line.split()
-                if len(parts) > 5 and parts[1] == "FLOCK" and parts[5].endswith(f":{inode}"):
-                    return parts[4]
-    except OSError:
-        pass
-    return "?"

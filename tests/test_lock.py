@@ -1,0 +1,58 @@
+"""A person's command waits a moment for the pass at work: the service's begins in the second of the drop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from claimd import lock
+from claimd.lock import PATIENCE_SECONDS, LockedError, for_a_moment
+
+
+def opened(directory: Path) -> int:
+    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Iterator[int]:
+    fd = opened(tmp_path)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> int:
+    fd = opened(tmp_path)
+    lock.take(fd)
+    return fd
+
+
+def test_it_is_taken_as_soon_as_it_is_free(mine: int, another: int) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            os.close(another)
+
+    lock.take(mine, for_a_moment(lambda: sum(slept), sleep, lambda: False))
+    assert len(slept) == 3
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_it_is_not_waited_for_any_longer(mine: int, another: int, *, stops: bool) -> None:
+    slept: list[float] = []
+    with pytest.raises(LockedError):
+        lock.take(mine, for_a_moment(lambda: sum(slept), slept.append, lambda: stops))
+    assert len(slept) == 1 if stops else sum(slept) >= PATIENCE_SECONDS
+    os.close(another)
+
+
+def test_the_service_waits_for_nobody_and_names_the_holder(mine: int, another: int) -> None:
+    with pytest.raises(LockedError) as raised:
+        lock.take(mine)
+    assert raised.value.pid == str(os.getpid())
+    os.close(another)
