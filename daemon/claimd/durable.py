@@ -40,7 +40,7 @@ class Calls(Protocol):
     def symlink(self, src: str, dst: str) -> None: ...
 
 
-class _SystemCalls:
+class SystemCalls:
     """The real ones. Methods, not the `os` module, so that a test double has a type to match."""
 
     def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
@@ -94,7 +94,7 @@ class Disk:
     """Durable writes. Every method raises OSError and then has changed nothing that `sweep` can't mend."""
 
     def __init__(self, calls: Calls | None = None, token: Callable[[], str] = _random_token) -> None:
-        self._calls: Calls = calls if calls is not None else _SystemCalls()
+        self._calls: Calls = calls if calls is not None else SystemCalls()
         self._token = token
 
     def write_file(self, path: str, data: bytes, mode: int) -> None:

@@ -12,41 +12,14 @@ import signal
 from collections.abc import Callable
 from enum import Enum
 
-from claimd.durable import Calls
+from claimd.durable import Calls, SystemCalls
 
 
-class PlainCalls:
+class PlainCalls(SystemCalls):
     """The machine's own calls, without waiting for the disk."""
-
-    def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        return os.open(path, flags, mode, dir_fd=dir_fd)
-
-    def write(self, fd: int, data: bytes | memoryview, /) -> int:
-        return os.write(fd, data)
 
     def fsync(self, fd: int) -> None:
         os.fstat(fd)
-
-    def fchmod(self, fd: int, mode: int) -> None:
-        os.fchmod(fd, mode)
-
-    def close(self, fd: int) -> None:
-        os.close(fd)
-
-    def rename(self, src: str, dst: str) -> None:
-        os.rename(src, dst)
-
-    def unlink(self, path: str, *, dir_fd: int | None = None) -> None:
-        os.unlink(path, dir_fd=dir_fd)
-
-    def mkdir(self, path: str, mode: int = 0o777) -> None:
-        os.mkdir(path, mode)
-
-    def rmdir(self, path: str) -> None:
-        os.rmdir(path)
-
-    def symlink(self, src: str, dst: str) -> None:
-        os.symlink(src, dst)
 
 
 class When(str, Enum):
