@@ -11,6 +11,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -156,7 +157,11 @@ class Rig:
         )
 
     def one_pass(
-        self, calls: Calls | None = None, boundary: Callable[[str], None] = lambda name: None
+        self,
+        calls: Calls | None = None,
+        boundary: Callable[[str], None] = lambda name: None,
+        *,
+        by_hand: bool = False,
     ) -> Result:
         chance = random.Random(f"{self.seed} {self.clock.at}")
         disk = self.disk(
@@ -165,7 +170,7 @@ class Rig:
         request = Request(
             Layout(str(self.root)),
             None,
-            by_hand=False,
+            by_hand=by_hand,
             stopping=lambda: False,
             progress=lambda stage, sentence: None,
         )
@@ -181,12 +186,25 @@ class Rig:
         )
         return ensure(request, outside)
 
+    def pass_in_a_child(self, calls: Calls, boundary: Callable[[str], None]) -> bool:
+        """Whether it was killed. Any other end than a good one raises ChildProcessError."""
+        status = self._in_a_child(lambda: self.one_pass(calls, boundary))
+        if status == 0:
+            return False
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            return True
+        raise ChildProcessError(f"the pass broke: wait status {status}")
+
     def recover_in_a_child(self, calls: Calls, boundary: Callable[[str], None]) -> int:
-        """The child's wait status: 0 when it came to rest. It never comes back into the caller's code."""
+        """The child's wait status: 0 when it came to rest."""
+        return self._in_a_child(lambda: self.recover(calls, boundary))
+
+    def _in_a_child(self, do: Callable[[], object]) -> int:
+        """The child's wait status. It never comes back into the caller's code."""
         pid = os.fork()
         if pid == 0:
             try:
-                self.recover(calls, boundary)
+                do()
                 os._exit(0)
             except BaseException:
                 traceback.print_exc(file=sys.__stderr__)

@@ -23,7 +23,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from faults import clocks, conditions, cpp, errnos, ext4, kills, network, powercut, scenarios, straced, teeth
+from faults import (
+    clocks,
+    conditions,
+    cpp,
+    errnos,
+    ext4,
+    kills,
+    network,
+    powercut,
+    scenarios,
+    straced,
+    teeth,
+    walks,
+)
 from faults.judge import Kind
 from faults.powercut import Court, record
 from faults.scenarios import DEVICE_KEY, LOST_REGISTER, PLAIN, REPLACE, Scenario
@@ -77,6 +90,7 @@ JOBS: dict[str, Job] = {
     "network conditions": lambda place, more: conditions.rows_of_a_program(),
     "ext4": lambda place, more: [ext4.row_of_a_program(every=more)],
     "clock": _clock,
+    "walks": walks.job,
     "power: the C++ client": lambda place, more: [cpp.replay(place)],
 }
 
