@@ -28,6 +28,7 @@ from claimd.drop import (
     MAX_FOLDERS_A_SCAN,
     MAX_KEPT_ASIDE,
     MAX_MODES_A_FOLDER,
+    MAX_WAITS_A_SCAN,
     Drop,
     Entry,
     _ctime_clock,
@@ -178,6 +179,42 @@ class TestWhatIsRefused:
             assert (entry.data, code(entry)) == (
                 (SECRET, None) if is_read else (b"", Code.CLAIM_STILL_ARRIVING)
             )
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_what_will_be_destroyed_is_read_a_moment_later(self, place: Path) -> None:
+        """Others may write to it, so no look leaves it there: whoever copied it has not lost his claim."""
+        theirs = place / "theirs"
+        theirs.write_bytes(SECRET)
+        os.chown(theirs, 12345, 12345)
+        theirs.chmod(0o666)
+        changed = theirs.stat().st_ctime_ns
+        clock = iter((changed, changed + LONGEST_TICK_NS))
+        entry = only(Drop(str(place), Disk(), own_files=False, ctime_clock=lambda: next(clock)).scan())
+        assert (entry.data, entry.exposed) == (SECRET, True)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_who_touches_his_files_all_the_time_can_t_make_a_look_last(self, place: Path) -> None:
+        asked = []
+        for number in range(MAX_WAITS_A_SCAN + 2):
+            path = place / f"trap-{number}"
+            path.write_bytes(b"")
+            os.chown(path, 12345, 12345)
+            path.chmod(0o666)
+
+        def clock() -> int:
+            asked.append(0)
+            return max(path.stat().st_ctime_ns for path in place.iterdir())
+
+        for path in place.iterdir():
+            os.utime(path)
+        drop = Drop(str(place), Disk(), own_files=False, ctime_clock=clock)
+        for _ in range(2):
+            asked.clear()
+            for path in place.iterdir():
+                path.chmod(0o666)
+            entries = drop.scan()
+            assert {(code(entry), entry.exposed) for entry in entries} == {(Code.CLAIM_STILL_ARRIVING, True)}
+            assert len(asked) == len(entries) + MAX_WAITS_A_SCAN
 
     def test_the_clock_is_the_one_that_stamps_files(self, drop: Drop, place: Path) -> None:
         before = _ctime_clock()

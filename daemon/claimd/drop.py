@@ -48,6 +48,8 @@ MAX_KEPT_ASIDE = 100
 
 PROTECTED_HARDLINKS = "/proc/sys/fs/protected_hardlinks"
 
+# For a tick to be over, of 20 ms: who touches his files all the time can't make a look last.
+MAX_WAITS_A_SCAN = 3
 # Of the kernel's clock: at CONFIG_HZ=100, the lowest in use.
 LONGEST_TICK_NS = 10_000_000
 _CLOCK_REALTIME_COARSE = 5  # linux/time.h; the time module has no name for it
@@ -114,6 +116,7 @@ class Drop:
         self._disk = disk
         self._own_files = own_files
         self._ctime_clock = ctime_clock
+        self._waits_left = MAX_WAITS_A_SCAN
 
     def scan(self) -> list[Entry]:
         """What lies there now. Raises ClaimdError(DROP_DIRECTORY_MISSING)."""
@@ -124,6 +127,7 @@ class Drop:
 
         Raises ClaimdError(DROP_DIRECTORY_MISSING).
         """
+        self._waits_left = MAX_WAITS_A_SCAN
         with self._opened() as directory:
             device = os.fstat(directory).st_dev
             listing = Listing.of(directory, seen)
@@ -235,11 +239,10 @@ class Drop:
     def _examine_opened(self, directory: int, device: int, name: str, *, may_be_folder: bool) -> list[Entry]:
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         try:
-            before = self._ctime_clock()
-            found = os.fstat(fd)
+            found, may_change = self._settled(fd)
             if stat.S_ISDIR(found.st_mode) and may_be_folder and found.st_dev == device:
                 entry, *inside = self._examine_folder(fd, found, name)
-            elif stat.S_ISREG(found.st_mode) and self._is_in_its_tick(found, before):
+            elif may_change:
                 why = "it changed this moment"
                 entry, inside = _refused(name, Stamp.of(found), Code.CLAIM_STILL_ARRIVING, why), []
             else:
@@ -349,14 +352,30 @@ class Drop:
             return _refused(name, stamp, Code.DROP_ENTRY_REFUSED, "it has more than one name (a hard link)")
         return Entry(name, stamp, data, None, owner=found.st_uid)
 
-    def _is_in_its_tick(self, found: os.stat_result, before: int) -> bool:
-        """Whether the file may change again without its ctime's showing it; `before` fstat(2) of it.
+    def _settled(self, fd: int) -> tuple[os.stat_result, bool]:
+        """fstat(2), and whether it is of a file that may change again without its ctime's showing it.
 
         Where fs.protected_hardlinks is off somebody may link another's secret and take the link away, all
         within a tick of the kernel's clock (measured: once in 142,858 reads of a name that two processes
         link and unlink all the time, though its links were counted before and after).
         """
-        return not self._own_files and abs(before - found.st_ctime_ns) < LONGEST_TICK_NS
+        before = self._ctime_clock()
+        found = os.fstat(fd)
+        may_change = self._is_in_its_tick(found, before)
+        # What others may write to is destroyed, whatever it holds; the claim in it is kept if it can be read.
+        if may_change and self._waits_left > 0 and self._is_exposed(fd, found):
+            self._waits_left -= 1
+            time.sleep(2 * LONGEST_TICK_NS / 1e9)
+            before = self._ctime_clock()
+            found = os.fstat(fd)
+            may_change = self._is_in_its_tick(found, before)
+        return found, may_change
+
+    def _is_in_its_tick(self, found: os.stat_result, before: int) -> bool:
+        """`before`: the clock that stamps files, read before fstat(2)."""
+        if self._own_files or not stat.S_ISREG(found.st_mode):
+            return False
+        return abs(before - found.st_ctime_ns) < LONGEST_TICK_NS
 
     def _objection(self, found: os.stat_result, device: int) -> str | None:
         if not stat.S_ISREG(found.st_mode):
