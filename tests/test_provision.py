@@ -210,6 +210,24 @@ def test_blocked_after_a_lost_answer_the_certificate_is_tried_all_the_same(store
     assert serving is not None and serving.certificate_id == attempt.certificate_id
 
 
+@pytest.mark.parametrize("code", [Code.PARAMETERS_REFUSED, Code.CA_UNUSABLE])
+def test_blocked_and_the_configuration_is_broken_no_pass_follows_at_once(store: Store, code: Code) -> None:
+    """Somebody is at it with an editor; what is saved next is a hint of its own."""
+
+    class Broken(Configured):
+        def settings(self) -> Settings:
+            raise fail(Code.CONFIG_INVALID, file="claimd.toml", place="line 1", detail="no value")
+
+    attempt = registering(store)
+    moved = replace(advance(attempt, Event.BLOCKED, NOW), resume=State.REGISTERING, config_sha256="c")
+    fields = {"template": "T", "detail": "d", "path": "p"}
+    moved = replace(moved, problem=problem(code, **fields), failures=1, retry_at=NOW + SECOND)
+    store.save_record(Record(moved))
+    result = run(store, Cloud(MemoryJournal(), lambda: NOW), NOW + 2 * SECOND, Broken())
+    assert attempt.claim is not None
+    assert result.after_seconds == (attempt.claim.not_after - NOW).total_seconds() - 2
+
+
 def test_a_correction_that_can_t_be_read_leaves_the_request_as_it_was(store: Store) -> None:
     class Unresolved(Configured):
         def target(self, fingerprint: str, ca_sha256: str) -> Target:

@@ -118,7 +118,7 @@ class Pass:
         due = table.due_in_seconds(attempt, now)
         if due > 0:
             waits.append(due)
-        elif _comes_back(attempt):
+        elif _comes_back(attempt) and not self._waits_for_a_configuration(attempt):
             waits.append(0.0)
         # A registered identity needs its claim no more, and the claim's end wakes nobody.
         if attempt.claim is not None and attempt.state is not State.REGISTERED:
@@ -127,6 +127,10 @@ class Pass:
                 waits.append(min((attempt.claim.not_before - now).total_seconds(), CLOCK_LOOK_SECONDS))
             waits.append(max((attempt.claim.not_after - now).total_seconds(), 0.0))
         return min(waits) if waits else None
+
+    def _waits_for_a_configuration(self, attempt: Attempt) -> bool:
+        """Blocked, and meanwhile there is none that could be used: its correction is a hint of its own."""
+        return attempt.state is State.BLOCKED and self._book.sha256_or_none() is None
 
     def _remove_old(self) -> float | None:
         """Earlier identities that were kept long enough. None of it is worth a failed pass."""
