@@ -289,6 +289,29 @@ def test_a_secret_that_somebody_opened_is_shut(machine: Machine, make: Make) -> 
     assert modes["private.key"] in (0o640, 0o600) and modes.get("ownership-token", 0o600) == 0o600
 
 
+class Unwell(Store):
+    """What `current` names can't be read now."""
+
+    def current(self) -> Identity | None:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_what_can_t_be_read_now_is_not_replaced_by_what_can(machine: Machine) -> None:
+    _link_gone_after_a_worthless_claim(machine)
+    machine.store.disk.replace_symlink(machine.store.layout.current_identity, OTHER_ID)
+    settle(Unwell(machine.store.layout, Disk()), machine.record, NOW)
+    assert machine.store.current_link() == OTHER_ID
+
+
+def test_a_link_that_can_t_be_made_ends_no_pass(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    """A backup was copied back with its links followed: `current` is a directory."""
+    _link_gone_with_a_new_claim(machine)
+    os.mkdir(machine.store.layout.current_identity)
+    record = settle(machine.store, machine.store.load_record(), NOW)
+    assert record.attempt is not None and record.attempt.state is State.CLAIMED
+    assert "`current` can't be pointed there: Is a directory" in caplog.text
+
+
 def test_a_link_in_a_secret_s_place_is_left_alone(machine: Machine, tmp_path: Path) -> None:
     machine.active()
     other = tmp_path / "other"

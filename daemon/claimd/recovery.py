@@ -361,16 +361,22 @@ def _serve_again(store: Store, record: Record) -> None:
     attempt = record.attempt
     if attempt is not None and attempt.state is State.ACTIVE:
         certificate_id = attempt.certificate_id
-    if certificate_id is None or _serves(store):
+    if certificate_id is None:
         return
     try:
+        # What can't be read now may serve all the same, and nothing is decided on that.
+        if _serves(store):
+            return
         whole = store.is_complete(certificate_id)
     except OSError as error:
         log.warning("the identity that serves can't be read now: %s", error.strerror)
         return
     if whole:
         _say(Found.LINK_GONE, certificate_id)
-        store.activate(certificate_id)
+        try:
+            store.activate(certificate_id)
+        except OSError as error:
+            log.warning("`current` can't be pointed there: %s", error.strerror)
     elif attempt is not None and attempt.state in ENDED:
         _say(Found.ACTIVE_DAMAGED, certificate_id)
 
@@ -418,9 +424,10 @@ def _attempt_of(certificate_id: str, document: Mapping[str, object], now: dateti
 
 
 def _serves(store: Store) -> bool:
+    """Raises OSError."""
     try:
         return store.current() is not None
-    except (ClaimdError, OSError):
+    except ClaimdError:
         return False
 
 
