@@ -149,7 +149,22 @@ class TestTheNewestDrop:
         made = attempt(0)
         blocked = replace(table.advance(made, Event.BLOCKED, made.started_at), problem=found)
         assert end(STATES["claimed"], document(replace(blocked, failures=3))) is Exit.REFUSED
-        assert end(STATES["claimed"], document(replace(blocked, failures=2))) is None, "it may appear"
+        soon = replace(blocked, failures=2, retry_at=made.started_at)
+        assert end(STATES["claimed"], document(soon)) is None, "it may appear"
+
+    def test_blocked_and_tried_again_all_the_same(self) -> None:
+        """While the answer to an earlier request is unknown; but not for ever."""
+        made = attempt(0)
+        found = failed(Code.PARAMETERS_REFUSED, template="T", detail="no")
+        blocked = replace(
+            table.advance(made, Event.BLOCKED, made.started_at),
+            problem=found,
+            failures=2,
+            retry_at=made.started_at,
+        )
+        assert end(STATES["claimed"], document(blocked)) is None
+        assert end(STATES["claimed"], document(replace(blocked, failures=3))) is Exit.REFUSED
+        assert end(STATES["claimed"], document(replace(blocked, retry_at=None))) is Exit.REFUSED
         wrong = replace(made, problem=failed(Code.CONFIG_INVALID, detail="nmae: unknown"))
         assert end(STATES["claimed"], document(wrong)) is Exit.REFUSED
 

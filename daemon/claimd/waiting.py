@@ -154,7 +154,8 @@ def _stuck(document: Mapping[str, Any]) -> Ending | None:
     tries = attempt["failures"]
     refused = _exit(found and found["code"]) is Exit.REFUSED and tries >= _REFUSALS
     wrong = _exit(found and found["code"]) is Exit.CONFIGURATION and not _may_appear(found, tries)
-    blocked = State(attempt["state"]) is State.BLOCKED and not _may_appear(found, tries)
+    tried_again = attempt["next_try_at"] is not None and tries < _REFUSALS
+    blocked = State(attempt["state"]) is State.BLOCKED and not tried_again
     if blocked or refused or wrong:
         return Ending(_or_old(document, Exit.REFUSED), "this needs somebody to act", found)
     return None
