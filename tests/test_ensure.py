@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+from claimd import lock
 from claimd.attempt import Record
-from claimd.ensure import _with_expiry
-from claimd.errors import Exit
+from claimd.ensure import CONNECT_SECONDS, _with_expiry
+from claimd.errors import Code, Exit
 from claimd.world import Result
+from faults.rig import Rig
 from material import DEVICE_NOT_AFTER, NOW
 
 WEEK = timedelta(days=7).total_seconds()
@@ -24,3 +29,60 @@ def test_an_identity_s_end_puts_no_next_pass_off(asked: float | None, told: floa
     result = Result(Exit.NOTHING_TO_DO, None, asked, Record())
     assert _with_expiry(result, identity, NOW).after_seconds == told
     assert _with_expiry(result, None, NOW) is result
+
+
+class Shared(Rig):
+    """The service's pass holds the lock until the person's command has waited once."""
+
+    meanwhile: Callable[[], object] | None = None
+    waited: list[float]
+
+    def advance(self, seconds: float) -> None:
+        super().advance(seconds)
+        self.waited.append(seconds)
+        do, self.meanwhile = self.meanwhile, None
+        if do is not None:
+            do()
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Shared:
+    rig = Shared.new(tmp_path)
+    assert isinstance(rig, Shared)
+    rig.waited = []
+    return rig
+
+
+def hold(rig: Shared, then: Callable[[], object]) -> None:
+    fd = os.open(rig.root / "var/lib/claimd", os.O_RDONLY | os.O_DIRECTORY)
+    lock.take(fd)
+
+    def let_go() -> None:
+        os.close(fd)
+        then()
+
+    rig.meanwhile = let_go
+
+
+def test_what_the_other_pass_has_done_is_what_a_person_waited_for(shared: Shared) -> None:
+    hold(shared, shared.one_pass)
+    result = shared.one_pass(by_hand=True)
+    assert (result.exit, result.problem) == (Exit.OK, None)
+    assert result.record.history[-1].result == "active"
+    again = shared.one_pass(by_hand=True)
+    assert again.exit is Exit.NOTHING_TO_DO, "it has waited for nothing"
+
+
+def test_aws_takes_one_connect_a_second(shared: Shared) -> None:
+    hold(shared, lambda: None)
+    assert shared.one_pass(by_hand=True).exit is Exit.OK
+    assert shared.waited == [lock.POLL_SECONDS, CONNECT_SECONDS]
+
+
+def test_the_service_waits_for_nobody(shared: Shared) -> None:
+    hold(shared, lambda: None)
+    result = shared.one_pass()
+    assert result.problem is not None and result.problem.code is Code.PASS_RUNNING
+    assert shared.waited == []
+    assert shared.meanwhile is not None
+    shared.meanwhile()

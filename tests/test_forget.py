@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from claimd.durable import Disk
-from claimd.forget import finish, forget, forgotten, left_behind, memory
+from claimd.forget import Memory, NotAgreedError, finish, forget, forgotten, left_behind, memory
 from claimd.lock import LockedError
 from claimd.store import Store
 from device import Device
@@ -110,6 +110,16 @@ def test_the_order_can_be_cut_at_any_sync(provisioned: Rig, tmp_path: Path) -> N
     first = next(number for number, name in enumerate(counting.names) if name in ("unlink", "rmdir"))
     assert counting.names[:first].count("fsync") == 2, "the intent and its directory"
     assert counting.names[-2:] == ["fsync", "close"], "the last removal is made safe"
+
+
+def test_an_identity_that_came_meanwhile_is_not_what_was_agreed_to(provisioned: Rig, tmp_path: Path) -> None:
+    store = store_of(copy_of(provisioned, tmp_path / "copy").root)
+    seen = Memory((), ("f1" * 32,), has_record=True)
+    with pytest.raises(NotAgreedError), forgotten(store, agreed=seen):
+        pass
+    assert memory(store).identities and not store.is_forgetting()
+    with forgotten(store, agreed=memory(store)) as there:
+        assert not there.is_empty
 
 
 class TestTheCommand:

@@ -38,15 +38,21 @@ def test_it_is_taken_as_soon_as_it_is_free(mine: int, another: int) -> None:
         if len(slept) == 3:
             os.close(another)
 
-    lock.take(mine, for_a_moment(lambda: sum(slept), sleep, lambda: False))
+    said: list[str] = []
+    assert lock.take(mine, for_a_moment(lambda: sum(slept), sleep, lambda: False, said.append)), "waited for"
     assert len(slept) == 3
+    assert said == ["another pass is at work: this waits for its end"]
+
+
+def test_what_is_free_is_not_waited_for(mine: int) -> None:
+    assert not lock.take(mine)
 
 
 @pytest.mark.parametrize("stops", [False, True])
 def test_it_is_not_waited_for_any_longer(mine: int, another: int, *, stops: bool) -> None:
     slept: list[float] = []
     with pytest.raises(LockedError):
-        lock.take(mine, for_a_moment(lambda: sum(slept), slept.append, lambda: stops))
+        lock.take(mine, for_a_moment(lambda: sum(slept), slept.append, lambda: stops, print))
     assert len(slept) == 1 if stops else sum(slept) >= PATIENCE_SECONDS
     os.close(another)
 

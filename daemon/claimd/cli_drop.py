@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .errors import Code, Exit, general, printable, problem
-from .terminal import complain, now, service, start_command, status, stopped, warn_if_stopped
+from .terminal import INTERRUPTED, complain, now, service, start_command, status, stopped, warn_if_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 STANDARD_INPUT = "standard input"
 PASTE = "the paste"
 _OTHER_HALF = {Code.CLAIM_KEY_MISSING: "KEY-FILE", Code.CLAIM_CERTIFICATE_MISSING: "CERTIFICATE-FILE"}
-INTERRUPTED = 130  # as a shell says it of Ctrl-C
 
 
 def add_to(commands: Commands) -> None:

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .errors import Exit
-from .terminal import complain
+from .terminal import INTERRUPTED, complain
 
 if TYPE_CHECKING:
     from .forget import Memory
@@ -34,7 +34,7 @@ def add_to(commands: Commands) -> None:
 def _forget(options: argparse.Namespace, layout: Layout) -> int:
     from . import logs, system
     from .durable import Disk, disk_problem
-    from .forget import clear_the_drop, forgotten, left_behind, memory, take_back_words
+    from .forget import NotAgreedError, clear_the_drop, forgotten, left_behind, memory, take_back_words
     from .lock import for_a_moment
     from .looking import elapsed
     from .store import Store
@@ -52,11 +52,21 @@ def _forget(options: argparse.Namespace, layout: Layout) -> int:
             return Exit.NOTHING_TO_DO
         if not options.yes and not _agreed(there):
             return Exit.USAGE
-        with forgotten(store, for_a_moment(elapsed, time.sleep, lambda: False)) as there:
+        wait = for_a_moment(elapsed, time.sleep, lambda: False, _say_meanwhile)
+        with forgotten(store, wait, agreed=None if options.yes else there) as there:
             take_back_words(layout, store)
             if options.generalize:
                 clear_the_drop(layout, store)
             left = left_behind(layout) if options.generalize else []
+    except NotAgreedError:
+        print(
+            "nothing was destroyed: this device has got an identity meanwhile; see it with: claimd status",
+            file=sys.stderr,
+        )
+        return Exit.USAGE
+    except KeyboardInterrupt:
+        print("\nstopped: see with claimd status what is there", file=sys.stderr)
+        return INTERRUPTED
     except OSError as error:
         found = disk_problem(error, layout.state_directory)
         complain(found)
@@ -67,6 +77,10 @@ def _forget(options: argparse.Namespace, layout: Layout) -> int:
         return _judge_image(left)
     _say_whether_ready(store, options.config)
     return Exit.OK
+
+
+def _say_meanwhile(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def _say_whether_ready(store: Store, config_file: str | None) -> None:

@@ -70,16 +70,24 @@ def memory(store: Store) -> Memory:
     return Memory(tuple(found), tuple(store.claim_names()), store.has_record)
 
 
+class NotAgreedError(Exception):
+    """There is an identity that nobody was asked about."""
+
+
 @contextmanager
-def forgotten(store: Store, wait: Callable[[], bool] | None = None) -> Iterator[Memory]:
-    """Destroy it all; what there was. `wait`: see Store.locked.
+def forgotten(
+    store: Store, wait: Callable[[], bool] | None = None, *, agreed: Memory | None = None
+) -> Iterator[Memory]:
+    """Destroy it all; what there was. `wait`: see Store.locked. `agreed`: what a person said yes to.
 
     The lock is held to the end of the block: a pass of the service would begin a new memory at once.
-    Raises ClaimdError when another pass is at work, and OSError.
+    Raises NotAgreedError; ClaimdError when another pass is at work, and OSError. Nothing is destroyed then.
     """
     try:
         with store.locked(wait):
             there = memory(store)
+            if agreed is not None and {*there.identities} - {*agreed.identities}:
+                raise NotAgreedError
             store.begin_forgetting()
             store.forget()
             yield there

@@ -16,12 +16,20 @@ POLL_SECONDS = 0.05
 
 
 def for_a_moment(
-    elapsed: Callable[[], float], sleep: Callable[[float], None], stopping: Callable[[], bool]
+    elapsed: Callable[[], float],
+    sleep: Callable[[float], None],
+    stopping: Callable[[], bool],
+    say: Callable[[str], None],
 ) -> Callable[[], bool]:
     """How a person's command waits for the pass at work, which mostly ends while one would type it again."""
     began = elapsed()
+    said = False
 
     def wait() -> bool:
+        nonlocal said
+        if not said:
+            say("another pass is at work: this waits for its end")
+            said = True
         sleep(POLL_SECONDS)
         return elapsed() - began < PATIENCE_SECONDS and not stopping()
 
@@ -36,14 +44,17 @@ class LockedError(Exception):
         self.pid = pid
 
 
-def take(fd: int, wait: Callable[[], bool] | None = None) -> None:
-    """Lock the open directory until it is closed. Raises LockedError.
+def take(fd: int, wait: Callable[[], bool] | None = None) -> bool:
+    """Lock the open directory until it is closed; whether it was waited for. Raises LockedError.
 
     `wait`: called again and again while another process holds it; false when that has lasted too long.
     """
+    waited = False
     while not _is_taken(fd):
         if wait is None or not wait():
             raise LockedError(_holder(fd))
+        waited = True
+    return waited
 
 
 def _is_taken(fd: int) -> bool:

@@ -112,8 +112,8 @@ class Store:
     # -- the lock, and the traces of a crash
 
     @contextmanager
-    def locked(self, wait: Callable[[], bool] | None = None) -> Iterator[None]:
-        """Hold the state directory. `wait`: see `lock.take`.
+    def locked(self, wait: Callable[[], bool] | None = None) -> Iterator[bool]:
+        """Hold the state directory. `wait`, and what is yielded: see `lock.take`.
 
         Raises LockedError; ClaimdError when the directory is not there.
         """
@@ -123,8 +123,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise fail(Code.STATE_DIRECTORY_MISSING, path=path) from error
         try:
-            lock.take(fd, wait)
-            yield
+            yield lock.take(fd, wait)
         finally:
             os.close(fd)
 

@@ -18,6 +18,8 @@ from .report import MAX_STATUS_BYTES, decoded, merged, problem_lines
 from .screen import START, painted
 from .words import COLUMNS
 
+INTERRUPTED = 130  # as a shell says it of Ctrl-C
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
