@@ -110,7 +110,7 @@ def probe(machine: Device) -> dict[str, str]:
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "start", "probe.service")
     machine.run("rm", "/run/systemd/system/probe.service", f"{DROP}/private")
-    # By what it looks like, not by _COMM=: journald knows the sender's name only if it looks while that lives.
+    # By its form, not by _COMM=: journald knows the sender's name only if it looks while that lives.
     machine.run("journalctl", "--sync")
     said = machine.run("journalctl", "--no-pager", "-o", "cat", "-u", "probe.service")
     found: dict[str, str] = json.loads([line for line in said.splitlines() if line.startswith("{")][-1])

@@ -279,7 +279,7 @@ def test_killed_in_the_middle_of_an_attempt_it_loses_nothing(world: ContainerWor
 
 
 def _is_registering(world: ContainerWorld) -> bool:
-    """By the record itself: a Python that starts for every look takes too long of the time to be killed in."""
+    """By the record itself: a Python that starts for every look is slow, and the time to kill in is short."""
     text = world.machine.run("cat", f"{STATE}/attempt.json", check=False)
     attempt = json.loads(text)["attempt"] if text else None
     return attempt is not None and attempt["state"] == "registering"
