@@ -63,7 +63,7 @@ def test_the_demo_shows_a_claim_becoming_an_identity(tmp_path: Path) -> None:
     assert {len(run) for run in re.findall(r"[A-Za-z0-9+]{40,}", shown)} == {64}
     assert all(re.fullmatch("[0-9a-f]+", run) for run in re.findall(r"[A-Za-z0-9+]{40,}", shown))
     assert list(tmp_path.iterdir()) == []
-    assert _of_session(demo.pid) == []
+    wait_for(lambda: not _of_session(demo.pid), "the end of every process")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

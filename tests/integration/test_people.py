@@ -133,9 +133,7 @@ class TestStatus:
 class TestFollow:
     def test_a_terminal_shows_a_countdown_and_the_stages_ticking_off(self, stage: Stage) -> None:
         stage.sandbox.faults.set("delay step=register ms=3000 times=1")
-        stage.configure(tables="")
-        text = Path(stage.device.layout.config_file).read_text()
-        stage.device.configure(text.replace("answer_seconds = 1", "answer_seconds = 20"))
+        stage.configure(answer_seconds=20)
         stage.device.start()
         terminal = Terminal(stage, "status", "--follow")
         try:

@@ -137,9 +137,12 @@ class TestAReplace:
 
     def test_a_claim_that_dies_leaves_the_old_one_untouched(self, device: Device, sandbox: Sandbox) -> None:
         kept = contents(device.identity)
-        device.put("claim.json", json.dumps(sandbox.create_claim(life=3)))
         sandbox.faults.set("reject step=create-keys status=500")
-        assert device.provision()["exit"] == 3
+        for life in (3, 8, 16, 32, 64):  # on a busy machine it takes longer to be taken in
+            device.put("claim.json", json.dumps(sandbox.create_claim(life=life)))
+            if (ended := device.provision())["outcome"] == "aws-unavailable":
+                break
+        assert ended["exit"] == 3
         wait_for(lambda: device.provision()["outcome"] == "claim-ran-out", "the end of the claim")
         assert contents(device.identity) == kept
         assert "old-identity-serves" in [note["code"] for note in device.status()["notes"]]
