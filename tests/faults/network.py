@@ -35,9 +35,11 @@ name = "TrustedUserProvisioningTemplate"
 ThingName = "{thing}"
 [timeouts]
 grace_seconds = 0
-connect_seconds = 2
-answer_seconds = 2
+connect_seconds = {seconds}
+answer_seconds = {seconds}
 """
+# How long a pass waits for the network: little where silence is the trouble, much where there is none.
+SILENCE_SECONDS, PATIENT_SECONDS = 2, 10
 LONGEST_RECOVERY = 12
 MOSTLY = 0.9
 
@@ -50,6 +52,7 @@ class Bench:
     sandbox: Sandbox
     relay: Relay
     passes: Passes
+    seconds: int = SILENCE_SECONDS
     count: int = 0
     before: frozenset[str] = frozenset()
     ahead: float = 0.0
@@ -63,7 +66,10 @@ class Bench:
         device = Device(self.place / f"device-{self.count}")
         device.configure(
             CONFIGURATION.format(
-                port=self.relay.port, ca=self.sandbox.ca_file, thing=f"{self.place.name}-{self.count}"
+                port=self.relay.port,
+                ca=self.sandbox.ca_file,
+                thing=f"{self.place.name}-{self.count}",
+                seconds=self.seconds,
             )
         )
         self.before = frozenset(c.certificate_id for c in self.sandbox.registry.certificates)
@@ -117,9 +123,10 @@ class Bench:
 class Benches:
     """So many at once: a cut is mostly waited for."""
 
-    def __init__(self, place: Path, count: int) -> None:
+    def __init__(self, place: Path, count: int, seconds: int = PATIENT_SECONDS) -> None:
         self._place = place
         self.count = count
+        self._seconds = seconds
 
     def run(self, points: Sequence[object], strike: Strike) -> Iterator[tuple[object, list[Finding], int]]:
         """Every point on one of the benches, in any order."""
@@ -138,7 +145,7 @@ class Benches:
             Relay(sandbox.mqtt_port) as relay,
             Passes() as passes,
         ):
-            bench = Bench(place, sandbox, relay, passes)
+            bench = Bench(place, sandbox, relay, passes, self._seconds)
             for point in points:
                 device = bench.device()
                 findings, struck = strike(bench, device, point)
@@ -199,7 +206,7 @@ def boundaries(place: Path) -> list[str]:
         Relay(sandbox.mqtt_port) as relay,
         Passes() as passes,
     ):
-        bench = Bench(place, sandbox, relay, passes)
+        bench = Bench(place, sandbox, relay, passes, PATIENT_SECONDS)
         ended = bench.one_pass(bench.device())
         assert ended.exit == Exit.OK, ended
         return list(ended.boundaries)
@@ -216,7 +223,7 @@ def records(place: Path) -> list[CutAt]:
         Relay(sandbox.mqtt_port) as relay,
         Passes() as passes,
     ):
-        bench = Bench(place, sandbox, relay, passes)
+        bench = Bench(place, sandbox, relay, passes, PATIENT_SECONDS)
         ended = bench.one_pass(bench.device())
         assert ended.exit == Exit.OK, ended
         passages = relay.passages
@@ -241,7 +248,7 @@ def kills(place: Path, *, times: int, benches: int = 3, every: int = 1) -> Row:
 def cuts(place: Path, *, benches: int = 6, every: int = 1) -> Row:
     row = Row("chaos relay: every TLS record, five ways")
     points = records(place / "map")[::every]
-    for point, findings, struck in Benches(place, benches).run(points, Break()):
+    for point, findings, struck in Benches(place, benches, SILENCE_SECONDS).run(points, Break()):
         row.add(str(point), findings, struck=struck)
     # A loaded machine puts two packets into one record: the last number of a connection may not come up.
     if row.struck < row.points * MOSTLY:
