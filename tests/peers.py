@@ -110,10 +110,21 @@ def deaf() -> Iterator[int]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """For a program that wants to be told where to listen. Nobody else gets it by chance, as a rule."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+_taken: list[socket.socket] = []
+
+
+def closed_port() -> int:
+    """A port that nobody listens on, and that stays taken: no other test can get it and listen there."""
+    taken = socket.socket()
+    _taken.append(taken)
+    taken.bind(("127.0.0.1", 0))
+    return int(taken.getsockname()[1])
 
 
 class TlsFiles:

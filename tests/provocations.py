@@ -234,7 +234,7 @@ def _expired(stage: Stage) -> Observed:
 
 def _ran_out(stage: Stage) -> Observed:
     """Long enough to be taken in alive, and the port stays closed."""
-    stage.configure(port=peers.free_port())
+    stage.configure(port=peers.closed_port())
     for life in (4, 8, 16, 32, 64):  # on a busy machine it takes longer to be taken in
         made = stage.claim(life=life)
         seen = stage.ask()
@@ -340,7 +340,7 @@ def _no_such_name(stage: Stage) -> Observed:
 
 
 def _closed(stage: Stage) -> Observed:
-    stage.configure(port=peers.free_port())
+    stage.configure(port=peers.closed_port())
     stage.claim()
     return stage.ask()
 
@@ -473,7 +473,7 @@ def _damaged_identity(stage: Stage) -> Observed:
 
 
 def _no_proxy(stage: Stage) -> Observed:
-    stage.configure(tables=f'[proxy]\nhost = "127.0.0.1"\nport = {peers.free_port()}')
+    stage.configure(tables=f'[proxy]\nhost = "127.0.0.1"\nport = {peers.closed_port()}')
     stage.claim()
     return stage.ask()
 

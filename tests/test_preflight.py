@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import peers
 import without_ipv6
 from claimd import preflight
 from claimd.errors import Code
@@ -199,9 +200,7 @@ def test_a_server_that_answers_with_an_alert(make_server: MakeServer, alert: int
 
 
 def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    found = preflight.diagnose("127.0.0.1", port, AUTHORITY.pem, None)
+    found = preflight.diagnose("127.0.0.1", peers.closed_port(), AUTHORITY.pem, None)
     assert found is not None and found.code is Code.CONNECTION_REFUSED
 
 

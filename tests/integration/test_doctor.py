@@ -123,7 +123,7 @@ TROUBLES: list[tuple[str, str, Callable[[Stage], Any]]] = [
     ("config-serial", "failed", lambda s: s.configure(parameters='A = "{serial}"')),
     ("ca-bundle", "failed", lambda s: s.configure(ca="/none.pem")),
     ("network-dns", "failed", lambda s: s.configure(endpoint="claimd.invalid")),
-    ("network-port", "failed", lambda s: s.configure(port=peers.free_port())),
+    ("network-port", "failed", lambda s: s.configure(port=peers.closed_port())),
     ("drop-directory", "failed", lambda s: s.device.drop.rmdir()),
     ("state-directory", "failed", lambda s: Path(s.device.layout.state_directory).rmdir()),
     (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import peers
 from claimd.errors import Exit
 from claimd_sandbox.registry import Status
 from claimd_sandbox.server import Sandbox, Settings
@@ -460,9 +460,7 @@ class TestRefusals:
 
 class TestTheWay:
     def test_nobody_listens(self, device: Device, sandbox: Sandbox) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            device.configure(configuration(sandbox, port=free.getsockname()[1]))
+        device.configure(configuration(sandbox, port=peers.closed_port()))
         device.put("claim.json", json.dumps(sandbox.create_claim()))
         result = device.provision()
         assert (result["outcome"], result["exit"], result["next"]) == ("connection-refused", 75, "again")

@@ -125,7 +125,7 @@ def test_a_server_that_is_no_proxy(device: Device, sandbox: Sandbox) -> None:
 
 
 def test_the_endpoint_is_not_behind_it(device: Device, sandbox: Sandbox, proxy: ConnectProxy) -> None:
-    port = peers.free_port()
+    port = peers.closed_port()
     text = Path(device.layout.config_file).read_text()
     device.configure(text.replace(f"port = {sandbox.mqtt_port}\n", f"port = {port}\n"))
     result = device.provision()
