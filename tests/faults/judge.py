@@ -48,8 +48,8 @@ def judge(root: Path, known: Known, claims: Iterable[Pair] = ()) -> list[Finding
     """What must hold at every moment, also in the middle of a pass. `claims`: what was dropped and lives."""
     state = root / "var/lib/claimd"
     found = [*_lost(state, known), *_half(state, known), *_leaked(state, known)]
-    if not _registered(state, known):
-        found += _wasted(root, claims)
+    used = _used(state)
+    found += _wasted(root, [each for each in claims if each.claim.fingerprint not in used])
     return found
 
 
@@ -136,6 +136,19 @@ def _leaked(state: Path, known: Known) -> list[Finding]:
 
 def _registered(state: Path, known: Known) -> bool:
     return any((state / "identity" / name / "manifest.json").exists() for name in known.activated)
+
+
+def _used(state: Path) -> set[str]:
+    """Claims that have become an identity, or that one made needless, as the record says."""
+    try:
+        record = json.loads((state / "attempt.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return set()
+    used = {o["claim"] for o in record["history"] if o["result"] in ("active", "not-needed")}
+    attempt = record["attempt"]
+    if attempt and attempt["claim"] and attempt["state"] in ("registered", "active"):
+        used.add(attempt["claim"]["fingerprint"])
+    return used
 
 
 def _wasted(root: Path, claims: Iterable[Pair]) -> list[Finding]:

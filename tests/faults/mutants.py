@@ -8,7 +8,7 @@ from typing import Any
 
 from claimd.durable import Calls, Disk, File
 from claimd.fleet import IssuedKeys
-from claimd.model import Layout
+from claimd.model import Claim, Layout
 from claimd.store import StagedIdentity, Store
 
 
@@ -69,11 +69,17 @@ class LateStore(Store):
         if certificate_id not in self._in_memory:
             return super().load_staged(certificate_id)
         issued, roots = self._in_memory[certificate_id]
-        return StagedIdentity(
-            certificate_id, "", issued.certificate, issued.key.pem, roots, issued.token, complete=False
-        )
+        return StagedIdentity(certificate_id, "", issued.certificate, issued.key.pem, roots, issued.token)
 
     def complete(self, certificate_id: str, document: Mapping[str, Any]) -> None:
         if certificate_id in self._in_memory:
             super().stage(*self._in_memory.pop(certificate_id))
         super().complete(certificate_id, document)
+
+
+class WastefulStore(Store):
+    """A claim that comes to a provisioned device is not kept."""
+
+    def secure_claim(self, claim: Claim) -> None:
+        if self.current_link() is None:
+            super().secure_claim(claim)

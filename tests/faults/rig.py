@@ -54,6 +54,7 @@ class Clock:
 
     at: datetime = NOW
     skew: timedelta = timedelta()
+    started: datetime = NOW - timedelta(seconds=1000)
 
     def __call__(self) -> datetime:
         return self.true() + self.skew
@@ -64,7 +65,7 @@ class Clock:
 
     def elapsed(self) -> float:
         """Seconds since the machine started, whatever the device takes the time for."""
-        return (self.at - NOW).total_seconds() + 1000.0
+        return (self.at - self.started).total_seconds()
 
     def advance(self, seconds: float) -> None:
         self.at += timedelta(seconds=seconds)
@@ -120,7 +121,7 @@ class Rig:
         claim = self.claims[number]
         path = self.root / f"var/spool/claimd/drop/claim-{number}.pem"
         path.write_text(claim.certificate + claim.key)
-        self.dropped = number + 1
+        self.dropped = max(self.dropped, number + 1)
         self.journal.append(json.dumps({"event": "dropped", "count": self.dropped}))
 
     def advance(self, seconds: float) -> None:

@@ -11,6 +11,7 @@ import pytest
 from claimd.durable import Disk
 from claimd.store import Store
 from faults import mutants, walks
+from faults.calls import Counting
 from faults.judge import Kind
 from faults.rig import Rig
 from faults.table import Row
@@ -29,11 +30,18 @@ def test_every_walk_comes_to_rest_with_nothing_lost(memory: Path) -> None:
     assert row.struck > len(SEEDS)
 
 
+def test_the_strikes_reach_all_of_a_pass(memory: Path) -> None:
+    counting = Counting()
+    Rig.new(memory).one_pass(counting, counting.boundary)
+    assert 200 < len(counting.names) <= max(walks.FARTHEST_CALLS)
+
+
 @pytest.mark.parametrize(
     ("kind", "disk", "keeper"),
     [
         (Kind.LOST, Disk, mutants.LateStore),
         (Kind.LEAKED, mutants.ChmodLaterDisk, Store),
+        (Kind.WASTED, Disk, mutants.WastefulStore),
     ],
 )
 def test_the_same_walks_through_a_broken_claimd_are_red(

@@ -25,8 +25,9 @@ from faults.table import Row
 from material import Pair, pair
 
 ACTS = 40
-# A pass that does everything makes some 150 calls and boundaries, one with nothing to do a dozen.
-_FARTHEST_CALLS = (12, 40, 120)
+# A first pass makes some 350 calls and boundaries (dial 128, create 147, register 221, the link 297), an
+# idle one 17.
+FARTHEST_CALLS = (15, 60, 200, 350)
 LONGEST_REST = 60
 _MINUTE = timedelta(minutes=1)
 # Earlier identities stay: the judge looks for every key that AWS has activated.
@@ -82,7 +83,7 @@ class Walk:
         return f"errno {error} at call {at}: {result.problem.code.value if result.problem else 'done'}"
 
     def _some_call(self) -> int:
-        return self.chance.randint(1, self.chance.choice(_FARTHEST_CALLS))
+        return self.chance.randint(1, self.chance.choice(FARTHEST_CALLS))
 
     def cloud_in_trouble(self) -> str:
         step, what = self.chance.choice(("create", "register", "register")), self.chance.choice(list(What))
@@ -94,6 +95,13 @@ class Walk:
         seconds = self.chance.choice((1.0, 3.0, 20.0, 70.0, 310.0, 3700.0, 90_000.0))
         self.rig.advance(seconds)
         return f"{seconds} s pass"
+
+    def restart(self) -> str:
+        """What lies in /run is gone, and the time since the start begins anew."""
+        for path in (self.rig.root / "run/claimd").iterdir():
+            path.unlink()
+        self.rig.clock.started = self.rig.clock.at
+        return "the machine starts anew"
 
     def wrong_clock(self) -> str:
         days = self.chance.choice((0, 0, -20_000, -1, 2000))
@@ -153,9 +161,13 @@ class Walk:
                 self._new_names()
                 self.rig.one_pass()
                 return judge_the_end(self.rig.root, self.rig.known(), self.rig.claims)
-            if self.rig.waits_for_a_claim() and not self._serves():
+            if self.rig.waits_for_a_claim():
                 self._drop(self._new_claim(5 * _MINUTE))
-            self.rig.advance(max(result.after_seconds or 0.0, 1.0))
+                self.rig.advance(1.0)  # the drop wakes it
+            elif result.after_seconds is None:
+                return [Finding(Kind.STUCK, "it waits for nothing")]
+            else:
+                self.rig.advance(max(result.after_seconds, 1.0))
         why = "no end" if result.problem is None else result.problem.happened
         return [Finding(Kind.STUCK, f"after {LONGEST_REST} passes: {why}")]
 
@@ -177,6 +189,7 @@ _ACTS: tuple[tuple[Callable[[Walk], str], int], ...] = (
     (Walk.pass_on_a_sick_disk, 4),
     (Walk.cloud_in_trouble, 4),
     (Walk.time, 6),
+    (Walk.restart, 1),
     (Walk.wrong_clock, 1),
     (Walk.claim, 4),
     (Walk.claim_again, 1),
