@@ -6,10 +6,11 @@ import os
 from typing import TYPE_CHECKING
 
 from . import config, endpoint, facts
+from .durable import Disk
 from .errors import ClaimdError
 from .inquiry import Check, Found, of_problem, ok, skipped, warning
-from .record import RecordError, decode
 from .settings import warnings
+from .store import Store
 
 if TYPE_CHECKING:
     from .patient import Patient
@@ -84,9 +85,8 @@ def _bundle(patient: Patient) -> Found:
 def _same_machine(patient: Patient) -> Found:
     """A disk that was copied to another board would speak in the first one's name."""
     try:
-        with open(f"{patient.layout.state_directory}/attempt.json", "rb") as file:
-            attempt = decode(file.read(1024 * 1024)).attempt
-    except (OSError, RecordError):
+        attempt = Store(patient.layout, Disk()).load_record().attempt
+    except (OSError, ClaimdError):
         return skipped("no attempt is recorded, or it can't be read")
     if attempt is None or attempt.target is None:
         return skipped("no parameters are recorded")
