@@ -1,7 +1,9 @@
-"""What a pass says of its next one."""
+"""A pass as a whole: whom it waits for, and what it says of its next one."""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,7 +15,9 @@ from claimd import lock
 from claimd.attempt import Record
 from claimd.ensure import CONNECT_SECONDS, _with_expiry
 from claimd.errors import Code, Exit
+from claimd.store import Identity, Store
 from claimd.world import Result
+from faults.cloud import Fault, What
 from faults.rig import Rig
 from material import DEVICE_NOT_AFTER, NOW
 
@@ -69,8 +73,9 @@ def test_what_the_other_pass_has_done_is_what_a_person_waited_for(shared: Shared
     result = shared.one_pass(by_hand=True)
     assert (result.exit, result.problem) == (Exit.OK, None)
     assert result.record.history[-1].result == "active"
+    hold(shared, lambda: None)
     again = shared.one_pass(by_hand=True)
-    assert again.exit is Exit.NOTHING_TO_DO, "it has waited for nothing"
+    assert again.exit is Exit.NOTHING_TO_DO, "that was before"
 
 
 def test_aws_takes_one_connect_a_second(shared: Shared) -> None:
@@ -86,3 +91,23 @@ def test_the_service_waits_for_nobody(shared: Shared) -> None:
     assert shared.waited == []
     assert shared.meanwhile is not None
     shared.meanwhile()
+
+
+class Unwell(Store):
+    """What `current` names can't be read now."""
+
+    def current(self) -> Identity | None:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_an_identity_that_can_t_be_read_does_not_cost_the_status(tmp_path: Path) -> None:
+    rig = Rig.new(tmp_path, more='reprovision = "replace"')
+    assert rig.recover().is_active
+    rig.faults = (Fault("create", 1, What.UNAVAILABLE),)
+    rig.drop(1)
+    rig.one_pass()
+    status = rig.root / "run/claimd/status.json"
+    status.unlink()
+    rig.keeper = Unwell
+    rig.one_pass()
+    assert json.loads(status.read_text())["attempt"]["claim"]["fingerprint"]

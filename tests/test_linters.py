@@ -221,6 +221,11 @@ def test_nothing_is_left_to_be_done() -> None:
             assert found is None, f"{path}: {found}"
 
 
+def test_the_package_holds_nothing_else() -> None:
+    others = {path.name for path in _tracked("daemon/claimd/*") if path.suffix != ".py"}
+    assert others == {"py.typed", "status.schema.json"}
+
+
 def test_no_two_test_modules_have_one_name() -> None:
     """pytest imports them by name alone, and stops at the second one."""
     tests = REPOSITORY / "tests"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from claimd.attempt import Attempt, ClaimRecord, Event, Record, State, advance
+from claimd.attempt import Attempt, ClaimRecord, Event, Record, State, advance, begin
 from claimd.durable import Disk
 from claimd.ensure import ConfigurationFiles
 from claimd.errors import ClaimdError, Code, Problem, fail, problem
@@ -183,13 +183,14 @@ def test_a_correction_is_used_also_after_a_lost_answer(store: Store) -> None:
     assert blocked.problem is not None and blocked.problem.code is Code.PARAMETERS_REFUSED
     assert blocked.record.attempt is not None and blocked.record.attempt.ambiguous
     staged = blocked.record.attempt.certificate_id
-    corrected = Configured(template="Corrected", endpoint="other.example")
+    corrected = Configured("corrected", template="Corrected", endpoint="other.example")
     result = run(store, cloud, NOW + 3 * SECOND, corrected)
     serving = store.current()
     assert serving is not None and result.problem is None
     assert serving.certificate_id == staged, "the key that may have been active is the one that serves"
     # The token is the first endpoint's.
     assert (serving.document["template"], serving.document["endpoint"]) == ("Corrected", "e.example")
+    assert serving.document["client_id"] == "corrected"
 
 
 def test_blocked_after_a_lost_answer_the_certificate_is_tried_all_the_same(store: Store) -> None:
@@ -695,3 +696,76 @@ def test_a_claim_that_runs_out_says_what_stood_in_its_way(store: Store) -> None:
     attempt = ended.record.attempt
     assert attempt is not None and (attempt.state, attempt.retry_at) == (State.FAILED, None)
     assert ended.record.history[-1].code is Code.CLAIM_RAN_OUT
+
+
+def test_a_registered_key_that_can_t_be_read_now_is_not_given_up_for_a_new_claim(store: Store) -> None:
+    class Unreadable(Store):
+        def staged_damage(self, certificate_id: str) -> str | None:
+            raise OSError(errno.EIO, "Input/output error")
+
+    registered(store)
+    store.secure_claim(claim(not_after=NOW + timedelta(minutes=9)))
+    unreadable = Unreadable(store.layout, Disk())
+    kept = run(unreadable, Offline(MemoryJournal(), lambda: NOW), NOW + SECOND)
+    assert kept.record.attempt is not None
+    assert (kept.record.attempt.state, kept.record.attempt.certificate_id) == (State.REGISTERED, ID)
+    assert all(outcome.certificate_id is None for outcome in kept.record.history)
+
+
+def test_one_claim_that_can_t_be_removed_keeps_no_other(store: Store) -> None:
+    registered(store)
+    store.secure_claim(claim(not_after=NOW + timedelta(minutes=9)))
+    first, _ = store.claim_names()
+
+    class OneStuck(Store):
+        def destroy_claim(self, fingerprint: str) -> None:
+            if fingerprint == first:
+                raise OSError(errno.EIO, "Input/output error")
+            super().destroy_claim(fingerprint)
+
+    run(OneStuck(store.layout, Disk()), Offline(MemoryJournal(), lambda: NOW), NOW)
+    assert store.claim_names() == [first]
+
+
+def test_a_claim_that_is_not_needed_and_can_t_be_removed_is_told_once(store: Store) -> None:
+    first = claim()
+    store.secure_claim(first)
+    run(store, Cloud(MemoryJournal(), lambda: NOW, claims=[first.certificate.pem]), NOW)
+    store.secure_claim(claim(not_after=NOW + timedelta(minutes=9)))
+
+    class Unremovable(Store):
+        def destroy_claim(self, fingerprint: str) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+    for _ in range(3):
+        with pytest.raises(OSError, match="Input/output"):
+            run(Unremovable(store.layout, Disk()), Cloud(MemoryJournal(), lambda: NOW), NOW + SECOND)
+    assert [outcome.result for outcome in store.load_record().history] == ["active", "not-needed"]
+
+
+def test_an_edit_is_tried_at_once(store: Store) -> None:
+    mine = claim()
+    store.secure_claim(mine)
+    faults = (Fault("create", 0, What.UNAVAILABLE),)
+    cloud = Cloud(MemoryJournal(), lambda: NOW, claims=[mine.certificate.pem], faults=faults)
+    waits = run(store, cloud, NOW)
+    assert waits.after_seconds is not None and waits.after_seconds > 1
+    run(store, cloud, NOW + SECOND / 2)
+    assert store.current() is None, "not yet"
+    run(store, cloud, NOW + SECOND / 2, Configured(template="Edited"))
+    assert store.current() is not None
+
+
+def test_a_disk_that_keeps_nothing_is_tried_again_soon(store: Store) -> None:
+    mine = claim()
+    store.secure_claim(mine)
+    store.save_record(Record(begin(ClaimRecord.of(mine), NOW, None)))
+
+    class Full(Store):
+        def save_record(self, what: Record) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    cloud = Cloud(MemoryJournal(), lambda: NOW, claims=[mine.certificate.pem])
+    result = run(Full(store.layout, Disk()), cloud, NOW)
+    assert result.after_seconds == 1.5
+    assert result.record.attempt is not None and result.record.attempt.problem == result.problem

@@ -45,7 +45,10 @@ class Candidates:
                 log.warning("a claim can't be removed: %s: %s", short(claim.fingerprint), error.strerror)
 
     def adopt(self) -> Problem | None:
-        """Give the open attempt, or a new one, the most promising claim. Others stay in reserve."""
+        """Give the open attempt, or a new one, the most promising claim. Others stay in reserve.
+
+        Returns why none is used, where that has to be said.
+        """
         # One that is dead and can't be removed is no claim.
         claims = [claim for claim in self._store.claims() if not self._is_dead(claim)]
         attempt = self._book.record.attempt
@@ -64,7 +67,7 @@ class Candidates:
         replaces = self._store.current_link()
         if (
             replaces is not None
-            and self._book.is_whole_here()
+            and self._store.serving() is not None
             and self._book.settings().reprovision == "never"
         ):
             return self._decline(claims, replaces)
@@ -121,7 +124,5 @@ class Candidates:
         return replace(adopted, claim=claim, failures=0, retry_at=None, problem=None)
 
     def _decline(self, claims: list[Claim], identity: str) -> Problem:
-        for claim in claims:
-            self._book.ended(claim.fingerprint, "not-needed", Code.CLAIM_NOT_NEEDED)
-            self._store.destroy_claim(claim.fingerprint)
+        self.destroy_all()
         return problem(Code.CLAIM_NOT_NEEDED, claim=short(claims[0].fingerprint), identity=short(identity))

@@ -252,7 +252,7 @@ def _pass(request: Request, store: Store, outside: Outside) -> Result:
     if result.problem is not None:
         result = replace(result, problem=result.problem.about(template=configuration.template()))
     publisher.publish(result.record, result.problem)
-    result = replace(result, notes=_notes_or_none(store, result.record))
+    result = replace(result, notes=_notes(store, result.record))
     if publisher.document is not None and not request.by_hand:
         journal.ended(publisher.document, outside.now())
     result = _with_expiry(result, publisher.identity, outside.now())
@@ -332,7 +332,7 @@ def _with_unseen(result: Result, unseen: Problem | None) -> Result:
     return result
 
 
-def _notes_or_none(store: Store, record: Record) -> tuple[Problem, ...]:
+def _notes(store: Store, record: Record) -> tuple[Problem, ...]:
     try:
         return tuple(generations.notes(store, record))
     except OSError:
@@ -434,6 +434,6 @@ class _Publisher:
             claims=tuple((c.fingerprint, c.certificate.not_after) for c in self._store.claims()),
             trouble=trouble,
             drop_directory=self._layout.drop_directory,
-            notes=tuple(generations.notes(self._store, record)),
+            notes=_notes(self._store, record),
             template=self._template,
         )

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from .attempt import ENDED, State
-from .errors import ClaimdError, Code, problem
+from .errors import Code, problem
 from .inspection import EARLIEST
 from .model import short
 
@@ -105,7 +105,8 @@ def notes(store: Store, record: Record) -> list[Problem]:
     found = []
     attempt = record.attempt
     replaces = None if attempt is None or attempt.state is State.ACTIVE else attempt.replaces
-    if replaces is not None and _serves(store, replaces):
+    current = None if replaces is None else store.serving()
+    if replaces is not None and current is not None and current.certificate_id == replaces:
         found.append(problem(Code.OLD_IDENTITY_SERVES, certificate=short(replaces)))
     for generation in earlier(store, record):
         found.append(
@@ -116,11 +117,3 @@ def notes(store: Store, record: Record) -> list[Problem]:
             )
         )
     return found
-
-
-def _serves(store: Store, certificate_id: str) -> bool:
-    try:
-        current = store.current()
-    except ClaimdError:
-        return False
-    return current is not None and current.certificate_id == certificate_id

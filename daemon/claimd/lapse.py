@@ -59,9 +59,7 @@ def give_up_lost(book: Logbook, attempt: Attempt) -> None:
         attempt.thing_name,
         Code.IDENTITY_DAMAGED,
     )
-    record = book.record.with_attempt(None).with_outcome(lost)
-    book.store.save_record(record)
-    book.record = record
+    book.keep(book.record.with_attempt(None).with_outcome(lost))
 
 
 def is_key_used_up(book: Logbook, attempt: Attempt, why: Problem) -> bool:

@@ -13,7 +13,10 @@ from .world import DEFAULTS, Settings, World
 
 
 class Logbook:
-    """Invariant: `record` is what attempt.json holds; a change is on disk before it is told to anybody."""
+    """Invariant: a change is on disk before it is told to anybody.
+
+    `record`: what attempt.json holds; after a failed write, what it would hold (`failure.disk_trouble`).
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -44,20 +47,6 @@ class Logbook:
             return self.settings().sha256
         except ClaimdError:
             return None
-
-    def is_whole_here(self) -> bool:
-        """Raises OSError: what can't be read now may serve all the same, and nothing is decided on that."""
-        try:
-            return self.store.current() is not None
-        except ClaimdError:
-            return False
-
-    def serves(self) -> bool:
-        """Whether a whole identity is in place."""
-        try:
-            return self.store.current() is not None
-        except (ClaimdError, OSError):
-            return False
 
     def save(self, attempt: Attempt) -> None:
         self.keep(self.record.with_attempt(attempt))

@@ -26,7 +26,7 @@ from .world import Result, World
 log = logging.getLogger(__name__)
 
 CLOCK_LOOK_SECONDS = 10.0
-_WAITS = frozenset({Step.WAIT_FOR_CLAIM, Step.WAIT_FOR_CLOCK, Step.WAIT_FOR_CURE})
+_NOTHING_TO_DO = frozenset({Step.WAIT_FOR_CLAIM, Step.WAIT_FOR_CLOCK, Step.WAIT_FOR_CURE, Step.FINISH})
 
 
 class Pass:
@@ -59,7 +59,7 @@ class Pass:
         while self._book.record.attempt is not None:
             attempt = self._book.record.attempt
             step = table.next_step(attempt, self._book.time_for(attempt.claim), probed=self._steps.probed)
-            if step in _WAITS or step is Step.FINISH:
+            if step in _NOTHING_TO_DO:
                 return self._wait(step, attempt)
             if self._too_early(step, attempt):
                 return attempt.problem
@@ -101,7 +101,7 @@ class Pass:
             code = trouble.exit
             # Asked for a new identity and still on the old one: its own code.
             failed = attempt is not None and attempt.replaces and attempt.state is not State.ACTIVE
-            if failed and self._book.serves():
+            if failed and self._serves():
                 code = Exit.OLD_IDENTITY_SERVES
         elif attempt is not None and attempt.state is State.FAILED and self._intake.kept:
             code = Exit.CLAIM_UNUSABLE
@@ -109,6 +109,12 @@ class Pass:
             trouble = inspection.expired(self._intake.expired[0], self._book.now())
             code = Exit.CLAIM_UNUSABLE
         return Result(code, trouble, after, self._book.record)
+
+    def _serves(self) -> bool:
+        try:
+            return self._book.store.serving() is not None
+        except OSError:
+            return False
 
     def _after_seconds(self, attempt: Attempt | None) -> float | None:
         if attempt is None or attempt.state in table.ENDED:

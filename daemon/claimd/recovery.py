@@ -2,7 +2,7 @@
 
 `settle` runs under the lock before anything else and compares the record with the disk. A crash can
 come between any two durable writes; every combination of attempt and disk that this leaves has a
-line in `Found`, with a sentence in `SENTENCES`, and its way on in `_settled`.
+line in `Found`, with a sentence in `SENTENCES`, and its way on in one of the functions below it.
 
     record            disk                                      way on
     none              claims/<f>                                a new attempt takes the claim
@@ -37,7 +37,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .attempt import ENDED, Attempt, Event, Outcome, Record, State, advance
-from .errors import ClaimdError, Code, problem
+from .errors import Code, problem
 from .model import Target, short
 from .placeholder import escape
 
@@ -365,7 +365,7 @@ def _serve_again(store: Store, record: Record) -> None:
         return
     try:
         # What can't be read now may serve all the same, and nothing is decided on that.
-        if _serves(store):
+        if store.serving() is not None:
             return
         whole = store.is_complete(certificate_id)
     except OSError as error:
@@ -423,19 +423,11 @@ def _attempt_of(certificate_id: str, document: Mapping[str, object], now: dateti
     )
 
 
-def _serves(store: Store) -> bool:
-    """Raises OSError."""
-    try:
-        return store.current() is not None
-    except ClaimdError:
-        return False
-
-
 def _announce(store: Store) -> None:
     """The link was switched and `activated` not yet written."""
     try:
-        current = store.current()
-    except (ClaimdError, OSError):
+        current = store.serving()
+    except OSError:
         return  # named by status; nothing is announced that is not whole, or that can't be read
     if current is not None:
         store.announce(current.certificate_id)

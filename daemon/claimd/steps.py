@@ -68,6 +68,8 @@ class Steps:
             self._probe(attempt)
         elif step is Step.VERIFY:
             self._verify(attempt)
+        else:
+            raise AssertionError(f"no step to take: {step.value}")
 
     def _request_keys(self, attempt: Attempt) -> None:
         assert attempt.claim is not None
@@ -301,7 +303,7 @@ class Steps:
         assert attempt.certificate_id is not None
         if (
             attempt.refusals + 1 >= REFUSALS_BEFORE_POLICY
-            and not self._book.is_whole_here()
+            and self._store.serving() is None
             and self._book.settings_or_defaults().on_refusal == "activate"
         ):
             self._store.activate(attempt.certificate_id)

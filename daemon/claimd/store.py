@@ -14,8 +14,9 @@
     forgetting                     `claimd forget` has begun and is finished before anything else
 
 Invariant: a directory with a manifest whose hashes hold is a whole identity; without one it is
-a staged key. Nothing in identity/ is removed unless AWS provably never activated it. This is
-the only module that spells a path under the state directory.
+a staged key. Nothing in identity/ is removed but what AWS provably never activated, an earlier
+generation that was kept long enough (generations.py), and all of it when a person forgets. Layout
+names what others read; every other path under the state directory is spelt here alone.
 
 The ownership token lies beside the key that it registers, not beside the claim: it outlives
 the claim (one hour against five minutes), and key and token must appear together or not at all.
@@ -81,7 +82,6 @@ class StagedIdentity:
     key: Secret
     roots: bytes
     token: Secret | None
-    complete: bool
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,6 @@ class Store:
             key.pem,
             roots,
             Secret(token) if token else None,
-            complete=self._whole(path) is None,
         )
 
     def complete(self, certificate_id: str, document: Mapping[str, Any]) -> None:
@@ -365,6 +364,16 @@ class Store:
         if damage is not None:
             raise fail(Code.IDENTITY_DAMAGED, path=path, detail=damage)
         return Identity(certificate_id, path, json.loads(_read(os.path.join(path, IDENTITY))))
+
+    def serving(self) -> Identity | None:
+        """`current`, where one that is not whole counts as none.
+
+        Raises OSError: what can't be read now may serve all the same, and nothing is decided on that.
+        """
+        try:
+            return self.current()
+        except ClaimdError:
+            return None
 
     def current_link(self) -> str | None:
         """The certificate id that `current` names, whether or not it is there."""
