@@ -389,7 +389,8 @@ class TestStopping:
         up = watcher.directory / "up"
         said = {**NOTHING_TO_DO, "outcome": "interrupted", "exit": 75}
         end = prints(said, 75)
-        watcher.worker(f"trap 'kill $!; {end}' TERM; sleep 1000 & echo up >'{up}'; wait")
+        # No `wait`: a signal that comes just before it leaves dash in there to the end of what it waits for.
+        watcher.worker(f"trap '{end}' TERM; echo up >'{up}'; while :; do sleep 0.05; done")
         watcher.start(replace(STILL, stop=DEADLINE_SECONDS))
         wait_for(up.exists, "the worker")
         watcher.stop()
