@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -31,23 +32,26 @@ def _block(containing: str) -> str:
 def _shell(script: str, directory: Path) -> subprocess.CompletedProcess[str]:
     """As a person types it: in bash, with this environment's programs, and it stops at the first error."""
     programs = str(Path(sys.executable).parent)
-    process = subprocess.Popen(
-        ["bash", "-e", "-u", "-o", "pipefail", "-c", script],
-        cwd=directory,
-        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(directory)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(timeout=DEADLINE_SECONDS)
-    finally:
+    # Files, for pipes would stay open as long as what it has left running at an error.
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(
+            ["bash", "-e", "-u", "-o", "pipefail", "-c", script],
+            cwd=directory,
+            env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(directory)},
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
         try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # nothing was left running
-    return subprocess.CompletedProcess(script, process.returncode, out, err)
+            process.wait(DEADLINE_SECONDS)
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # nothing was left running
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(script, process.returncode, out.read(), err.read())
 
 
 @pytest.fixture(scope="module")
