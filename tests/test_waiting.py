@@ -70,6 +70,18 @@ class TestTheNewestDrop:
     def test_a_pass_at_work_is_not_the_old_identity_s_success(self) -> None:
         assert end({**SERVING, "service": dict(WORKING)}, {**SERVING, "service": dict(WORKING)}) is None
 
+    def test_a_pass_at_work_that_comes_upon_nothing(self) -> None:
+        """The second pass of one drop: whoever begins to wait in it has missed the end of the first."""
+        looking = {**SERVING, "service": dict(WORKING)}
+        assert end(looking, SERVING) is Exit.OK
+        assert end(looking, SERVING, wanted="ab" * 6) is None
+        fresh = {**STATES["fresh"], "service": dict(WORKING)}
+        assert end(fresh, STATES["fresh"]) is None
+        half = {**SERVING, "drop": STATES["key-missing"]["drop"]}
+        assert end(looking, half) is None, "it has come upon half a claim"
+        failed_since = document(identity=IDENTITY, history=(OLD, outcome("failed", Code.CLAIM_EXPIRED)))
+        assert end(looking, failed_since) is Exit.OLD_IDENTITY_SERVES
+
     def test_a_pass_that_is_not_over_when_its_claim_has_ended(self) -> None:
         """Whoever begins to wait in its last moment waits for nothing more."""
         done = document(identity=IDENTITY, history=(OLD, NEW))

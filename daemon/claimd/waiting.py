@@ -42,10 +42,14 @@ _UNITS = {None: 1, "s": 1, "m": 60, "h": 3600}
 
 @dataclass(frozen=True)
 class Goal:
-    """What is waited for: one claim, or whatever was dropped last. `seen`: outcomes that don't count."""
+    """What is waited for: one claim, or whatever was dropped last. `seen`: outcomes that don't count.
+
+    `before`: the last outcome before a pass that was at work, for when that comes upon nothing.
+    """
 
     fingerprint: str | None
     seen: frozenset[tuple[str, str]]
+    before: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def goal(document: Mapping[str, Any], unseen: bool, wanted: str | None) -> Goal:
     if wanted is not None:
         return Goal(wanted, frozenset())
     history = list(document["history"])
+    before = None
     if not (unseen or _is_open(document)) and history and _failed_beside_junk(document, history[-1]):
         history = history[:-1]
     elif not (unseen or _is_open(document) or document["drop"]):
@@ -86,8 +91,9 @@ def goal(document: Mapping[str, Any], unseen: bool, wanted: str | None) -> Goal:
         else:
             # A pass whose claim has ended a moment ago and that is not over: it was the newest drop.
             began = datetime.fromisoformat(worker["started_at"])
+            before = _key(history[-1]) if history else None
             history = [o for o in history if datetime.fromisoformat(o["at"]) < began]
-    return Goal(None, frozenset(_key(o) for o in history))
+    return Goal(None, frozenset(_key(o) for o in history), before)
 
 
 def ending(document: Mapping[str, Any], unseen: bool, wanted: Goal) -> Ending | None:
@@ -110,7 +116,15 @@ def ending(document: Mapping[str, Any], unseen: bool, wanted: Goal) -> Ending | 
         return None
     if new:
         return _of_outcome(document, new[-1])
-    return _of_copy(document) or _of_junk(document)
+    return _of_copy(document) or _of_junk(document) or _of_the_one_before(document, wanted)
+
+
+def _of_the_one_before(document: Mapping[str, Any], wanted: Goal) -> Ending | None:
+    """The pass that was at work is over and had nothing to do: what ended before it was the newest drop."""
+    if document["drop"]:
+        return None
+    found = [o for o in document["history"] if _key(o) == wanted.before]
+    return _of_outcome(document, found[-1]) if found else None
 
 
 def _outcome_of(document: Mapping[str, Any], wanted: str) -> Mapping[str, Any] | None:
