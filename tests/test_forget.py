@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from claimd.durable import Disk
-from claimd.forget import Memory, NotAgreedError, finish, forget, forgotten, left_behind, memory
+from claimd.forget import Memory, NotAgreedError, finish, forgotten, left_behind, memory
 from claimd.lock import LockedError
 from claimd.store import Store
 from device import Device
@@ -32,6 +32,11 @@ def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Rig:
 
 def store_of(root: Path, disk: Disk | None = None) -> Store:
     return Store(Device(root).layout, disk or Disk())
+
+
+def forget(store: Store) -> Memory:
+    with forgotten(store) as there:
+        return there
 
 
 def state(root: Path) -> list[str]:

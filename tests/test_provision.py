@@ -173,13 +173,18 @@ def test_a_claim_that_begins_at_the_end_of_time_is_named() -> None:
     assert not_yet_valid("f" * 64, NOW, NOW - SECOND).fields["date"] == "2026-03-01 12:02:00"
 
 
-def test_a_correction_is_used_also_after_a_lost_answer(store: Store) -> None:
+def blocked_after_a_lost_answer(store: Store) -> tuple[Cloud, Result]:
     mine = claim()
     store.secure_claim(mine)
     faults = (Fault("register", 0, What.LOSE_REQUEST), Fault("register", 1, What.REFUSED_PARAMETERS))
     cloud = Cloud(MemoryJournal(), lambda: NOW, claims=[mine.certificate.pem], faults=faults)
     run(store, cloud, NOW)
     blocked = run(store, cloud, NOW + 2 * SECOND)
+    return cloud, blocked
+
+
+def test_a_correction_is_used_also_after_a_lost_answer(store: Store) -> None:
+    cloud, blocked = blocked_after_a_lost_answer(store)
     assert blocked.problem is not None and blocked.problem.code is Code.PARAMETERS_REFUSED
     assert blocked.record.attempt is not None and blocked.record.attempt.ambiguous
     staged = blocked.record.attempt.certificate_id
@@ -195,12 +200,7 @@ def test_a_correction_is_used_also_after_a_lost_answer(store: Store) -> None:
 
 def test_blocked_after_a_lost_answer_the_certificate_is_tried_all_the_same(store: Store) -> None:
     """What blocks the claim says nothing about the request before it, which AWS may just have carried out."""
-    mine = claim()
-    store.secure_claim(mine)
-    faults = (Fault("register", 0, What.LOSE_REQUEST), Fault("register", 1, What.REFUSED_PARAMETERS))
-    cloud = Cloud(MemoryJournal(), lambda: NOW, claims=[mine.certificate.pem], faults=faults)
-    run(store, cloud, NOW)
-    blocked = run(store, cloud, NOW + 2 * SECOND)
+    cloud, blocked = blocked_after_a_lost_answer(store)
     attempt = blocked.record.attempt
     assert attempt is not None and attempt.state is State.BLOCKED and attempt.ambiguous
     assert blocked.after_seconds is not None and blocked.after_seconds < 10

@@ -95,11 +95,6 @@ def forgotten(
         raise fail(Code.PASS_RUNNING, pid=error.pid) from None
 
 
-def forget(store: Store) -> Memory:
-    with forgotten(store) as there:
-        return there
-
-
 def finish(store: Store) -> None:
     """Under the lock: end what an interruption broke off."""
     if store.is_forgetting():

@@ -18,8 +18,6 @@ from .report import MAX_STATUS_BYTES, decoded, merged, problem_lines
 from .screen import START, painted
 from .words import COLUMNS
 
-INTERRUPTED = 130  # as a shell says it of Ctrl-C
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
@@ -29,6 +27,8 @@ if TYPE_CHECKING:
     from .report import Advice
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+INTERRUPTED = 130  # as a shell says it of Ctrl-C
 
 _NARROWEST = 40
 
