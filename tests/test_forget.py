@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from claimd.durable import Disk
 from claimd.forget import Memory, NotAgreedError, finish, forgotten, left_behind, memory
 from claimd.lock import LockedError
 from claimd.store import Store
-from device import Device
+from device import DEADLINE_SECONDS, Device
 from faults.calls import Counting, Killing, When
 from faults.kills import points
 from faults.rig import Rig, copy_of
@@ -156,6 +157,17 @@ class TestTheCommand:
             ended = device.run("forget", "--yes")
         assert ended.returncode == 75
         assert "pass-running" in ended.stderr
+
+    def test_ctrl_c_while_another_pass_is_at_work(self, provisioned: Rig, tmp_path: Path) -> None:
+        device = Device(copy_of(provisioned, tmp_path / "copy").root)
+        with store_of(device.root).locked():
+            command = subprocess.Popen(device.command("forget", "--yes"), stderr=subprocess.PIPE, text=True)
+            assert command.stderr is not None
+            assert command.stderr.readline() == "another pass is at work: this waits for its end\n"
+            command.send_signal(signal.SIGINT)
+            said = command.communicate(timeout=DEADLINE_SECONDS)[1]
+        assert (command.returncode, said) == (130, "claimd: given up; nothing was destroyed\n")
+        assert memory(store_of(device.root)).identities
 
     def test_an_image_holds_no_secret(self, provisioned: Rig, tmp_path: Path) -> None:
         copy = copy_of(provisioned, tmp_path / "copy")

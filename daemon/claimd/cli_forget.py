@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .terminal import Commands
 
 
+_BEGUN = "what was begun is finished then"
+
+
 def add_to(commands: Commands) -> None:
     forget = commands.add_parser(
         "forget", help="destroy this device's identity, its open attempt and its claims"
@@ -60,17 +63,19 @@ def _forget(options: argparse.Namespace, layout: Layout) -> int:
             left = left_behind(layout) if options.generalize else []
     except NotAgreedError:
         print(
-            "nothing was destroyed: this device has got an identity meanwhile; see it with: claimd status",
+            "nothing was destroyed: this device has got an identity since the question was asked;"
+            " look at it with claimd status, and run claimd forget again if it is to go",
             file=sys.stderr,
         )
         return Exit.USAGE
     except KeyboardInterrupt:
-        print("\nstopped: see with claimd status what is there", file=sys.stderr)
+        begun = store.is_forgetting()
+        print(f"claimd: given up; {_BEGUN if begun else 'nothing was destroyed'}", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
         found = disk_problem(error, layout.state_directory)
         complain(found)
-        print("run claimd forget again: what was begun is finished then", file=sys.stderr)
+        print(f"run claimd forget again: {_BEGUN}", file=sys.stderr)
         return found.exit
     _say(there)
     if options.generalize:
