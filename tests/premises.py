@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -243,6 +243,20 @@ def written() -> tuple[Path, ...]:
     """Where the daemon and its users write, and nobody from outside."""
     places = ("/var/spool/claimd", "/var/lib/claimd", "/run/claimd", "/tmp")
     return tuple(Path(place) for place in places if place != "/tmp" or _is_private(place))
+
+
+def files_below(place: Path) -> Iterator[Path]:
+    """Regular files. What the daemon takes away meanwhile is no error; what can't be looked into is."""
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for directory, folders, names in os.walk(place, onerror=failed):
+        folders.sort()
+        for path in sorted(Path(directory, name) for name in names):
+            if path.is_file() and not path.is_symlink():
+                yield path
 
 
 def _furnish(directory: Path) -> None:

@@ -28,7 +28,7 @@ from claimd.result import MAX_UNREAD_ANSWERS
 from claimd_sandbox.registry import Status
 from disfigure import ENCODINGS
 from material import DEVICE_NOT_AFTER, pair
-from premises import DROP, REPOSITORY, RESULT, Premises, must, run, wait_for, written
+from premises import DROP, REPOSITORY, RESULT, Premises, files_below, must, run, wait_for, written
 
 # Watcher and worker together may take what the unit grants them (MemoryMax=).
 MAX_MEMORY_KIB = 192 * 1024
@@ -299,9 +299,12 @@ def said(machine: Premises) -> Iterator[tuple[str, bytes]]:
     """Everything that the daemon says anywhere, by its place."""
     yield "journal", machine.journal.read_bytes()
     for place in (Path("/run/claimd"), RESULT):
-        for path in sorted(place.rglob("*")):
-            if path.is_file() and not path.is_symlink():
-                yield str(path), path.read_bytes()
+        for path in files_below(place):
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                continue  # an answer that made room
+            yield str(path), data
 
 
 def _complaints(machine: Premises, watched: Watched) -> list[str]:

@@ -18,7 +18,7 @@ import premises
 from claimd_sandbox.registry import Status
 from disfigure import ENCODINGS, RENDERINGS, Answer
 from habits.clients import CLIENTS, NEEDED_TOOLS, OPTIONAL, TECHNICIAN, Errand, let_sudo
-from premises import DROP, Premises, Sshd, wait_for, written
+from premises import DROP, Premises, Sshd, files_below, wait_for, written
 
 Files = Mapping[str, bytes]
 # So many drops in a row never wait.
@@ -126,12 +126,7 @@ class Habits:
         needles = (body[1].encode(), der[40:80])
 
         def found() -> list[str]:
-            return [
-                f"{path}"
-                for place in written()
-                for path in place.rglob("*")
-                if path.is_file() and not path.is_symlink() and _holds(path, needles)
-            ]
+            return [f"{path}" for place in written() for path in files_below(place) if _holds(path, needles)]
 
         wait_for(lambda: not found(), lambda: f"the key's end; it still lies in {found()}")
 
