@@ -30,6 +30,7 @@ HOOK = f"""#!/bin/sh
 echo "says $CLAIMD_THING_NAME"
 echo "$CLAIMD_CERTIFICATE_ID after $CLAIMD_PREVIOUS_CERTIFICATE_ID" >>{HOOK_LOG}
 test ! -e /root/hook-sleeps || sleep 1000
+test ! -e /root/hook-fails
 """
 
 DEVICE_CLIENT = """
@@ -92,6 +93,7 @@ def is_known(world: ContainerWorld, complaint: str) -> bool:
 def test_the_units_are_right_and_closed_on_this_very_machine(world: ContainerWorld) -> None:
     units = (
         "claimd.service claimd-identity.path claimd-identity.target claimd-hooks.path claimd-hooks.service"
+        " claimd-hooks.timer"
     )
     verified = world.machine.attempt("systemd-analyze", "verify", "--man=no", *units.split())
     told = world.machine.journal("_PID=1", "--priority=warning", "--boot")
@@ -368,6 +370,43 @@ def test_a_second_claim_replaces_the_identity_and_the_hook_hears_of_both(world: 
     new = world.identity()
     wait_for(lambda: hook_runs(world)[-1] == f"{new} after {old}", "the hook")
     world.machine.run("python3", "/opt/consumer.py", user="application")
+
+
+def test_a_hook_that_failed_runs_again_by_itself_and_for_the_next_identity_at_once(
+    world: ContainerWorld,
+) -> None:
+    machine, timer = world.machine, "claimd-hooks.timer"
+    machine.run("touch", "/root/hook-fails")
+    old = world.identity()
+    world.scp(world.sandbox.claim(), "its-hook-fails.json")
+    wait_for(lambda: machine.unit("claimd-hooks.service", "ActiveState") == "failed", "the hooks' failure")
+    wait_for(lambda: machine.unit(timer, "ActiveState") == "active", timer)
+    assert world.identity() != old
+
+    # Stopping this one stops all of it.
+    machine.run("systemctl", "stop", "claimd-hooks.path")
+    assert machine.unit(timer, "ActiveState") == "inactive"
+    machine.run("systemctl", "start", "claimd-hooks.path")
+    machine.run("rm", "/root/hook-fails")
+    world.scp(world.sandbox.claim(), "right-after-it.json")
+    # Sooner than the timer's five minutes.
+    wait_for(lambda: _seen(world)["10-log"] == world.identity(), "the new identity's hooks")
+    hooks_have_seen(world, world.identity())
+    wait_for(lambda: machine.unit(timer, "ActiveState") == "inactive", f"the end of {timer}")
+
+    machine.write(
+        f"/run/systemd/system/{timer}.d/fast.conf", "[Timer]\nOnActiveSec=\nOnActiveSec=2\nAccuracySec=1\n"
+    )
+    machine.run("systemctl", "daemon-reload")
+    machine.run("touch", "/root/hook-fails")
+    before = hook_runs(world)
+    world.scp(world.sandbox.claim(), "the-last-of-them.json")
+    wait_for(lambda: len(hook_runs(world)) > len(before) + 2, "a hook that fails and fails again")
+    machine.run("rm", "/root/hook-fails")
+    hooks_have_seen(world, world.identity())
+    wait_for(lambda: machine.unit(timer, "ActiveState") == "inactive", f"the end of {timer}")
+    machine.run("rm", "-r", f"/run/systemd/system/{timer}.d")
+    machine.run("systemctl", "daemon-reload")
 
 
 def test_a_folder_that_nobody_needs_is_destroyed_with_the_keys_in_it(world: ContainerWorld) -> None:
