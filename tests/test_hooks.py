@@ -418,7 +418,7 @@ def test_a_link_planted_for_the_key_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_by_command_one_run_at_a_time(tmp_path: Path) -> None:
-    """The command below a root of its own; nothing to do there is nothing wrong."""
+    """The command below a root of its own; nothing to do there is said by its code, which the unit knows."""
     bench = Bench(tmp_path)
     bench.add("10-hook")
     command = [sys.executable, "-m", "claimd", "--root", str(tmp_path), "hooks"]
@@ -430,5 +430,5 @@ def test_by_command_one_run_at_a_time(tmp_path: Path) -> None:
         assert second.stderr is not None
         assert "waiting for their end" in second.stderr.readline()
         assert second.poll() is None
-    assert second.wait(60) == 0
+    assert second.wait(60) == Exit.NOTHING_TO_DO
     second.stderr.close()

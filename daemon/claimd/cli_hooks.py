@@ -47,13 +47,9 @@ def _hooks(options: argparse.Namespace, layout: Layout) -> int:
         if options.list:
             return _list(hooks)
         with hooks.locked():
-            result = hooks.run(
-                program.run, options.seconds or DEFAULT_SECONDS, os.environ, again=options.again
-            )
+            return hooks.run(program.run, options.seconds or DEFAULT_SECONDS, os.environ, again=options.again)
     except OSError as error:
         raise ClaimdError(disk_problem(error, layout.hooks_state_directory)) from error
-    # For the unit there is nothing wrong with having nothing to do.
-    return Exit.OK if result is Exit.NOTHING_TO_DO else result
 
 
 def _list(hooks: Hooks) -> int:
