@@ -312,6 +312,14 @@ def test_a_link_that_can_t_be_made_ends_no_pass(machine: Machine, caplog: pytest
     assert "`current` can't be pointed there: Is a directory" in caplog.text
 
 
+def test_a_link_that_can_t_be_made_lets_no_new_attempt_begin(machine: Machine) -> None:
+    """It would spend a claim on a device that has its identity."""
+    _link_gone_after_a_worthless_claim(machine)
+    os.mkdir(machine.store.layout.current_identity)
+    with pytest.raises(IsADirectoryError):
+        settle(machine.store, machine.store.load_record(), NOW)
+
+
 def test_a_link_in_a_secret_s_place_is_left_alone(machine: Machine, tmp_path: Path) -> None:
     machine.active()
     other = tmp_path / "other"

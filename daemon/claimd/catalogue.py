@@ -531,7 +531,7 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.DISK,
         "cannot write or read {path}: {detail}",
         "the disk or its file system has trouble",
-        "look at `sudo dmesg`; the claim is kept meanwhile",
+        "look at it and at `sudo dmesg`; the claim is kept meanwhile",
     ),
     Code.PERMISSION_DENIED: Explanation(
         Kind.RETRY,
@@ -581,7 +581,7 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.RETRY,
         "another pass is at work (process {pid})",
         "the service is provisioning right now",
-        "wait for it with `claimd wait`",
+        "try again in a moment; `claimd status` shows how far it is",
     ),
     Code.INTERRUPTED: Explanation(
         Kind.RETRY,

@@ -306,7 +306,8 @@ _DENIED = {errno.EACCES, errno.EPERM}
 
 def disk_problem(error: OSError, path: str) -> Problem:
     """Name an OSError of this module for a person."""
-    where = str(error.filename) if error.filename else path
+    # Of a rename it is the place that is replaced: nobody knows the temporary name.
+    where = str(error.filename2 or error.filename or path)
     if error.errno in _FULL:
         return problem(Code.DISK_FULL, path=where, directory=os.path.dirname(where))
     if error.errno == errno.EROFS:

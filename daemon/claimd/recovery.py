@@ -372,11 +372,14 @@ def _serve_again(store: Store, record: Record) -> None:
         log.warning("the identity that serves can't be read now: %s", error.strerror)
         return
     if whole:
-        _say(Found.LINK_GONE, certificate_id)
         try:
             store.activate(certificate_id)
         except OSError as error:
+            if attempt is None or attempt.state in ENDED:
+                raise  # no claim is spent on a device that has its identity
             log.warning("`current` can't be pointed there: %s", error.strerror)
+        else:
+            _say(Found.LINK_GONE, certificate_id)
     elif attempt is not None and attempt.state in ENDED:
         _say(Found.ACTIVE_DAMAGED, certificate_id)
 
