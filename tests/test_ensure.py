@@ -13,8 +13,10 @@ import pytest
 
 from claimd import lock
 from claimd.attempt import Record
-from claimd.ensure import CONNECT_SECONDS, _with_expiry
+from claimd.durable import Disk
+from claimd.ensure import CONNECT_SECONDS, STALE_LOOK_SECONDS, _with_expiry
 from claimd.errors import Code, Exit
+from claimd.model import Layout
 from claimd.store import Identity, Store
 from claimd.world import Result
 from faults.cloud import Fault, What
@@ -78,6 +80,40 @@ def test_what_the_other_pass_has_done_is_what_a_person_waited_for(shared: Shared
     assert again.exit is Exit.NOTHING_TO_DO, "that was before"
 
 
+def test_why_the_other_pass_failed_is_what_a_person_waited_for(shared: Shared) -> None:
+    """One more pass would come upon nothing and say so, to this person and in the status."""
+    shared.advance(3600)
+    hold(shared, shared.one_pass)
+    result = shared.one_pass(by_hand=True)
+    assert (result.exit, result.problem and result.problem.code) == (
+        Exit.CLAIM_UNUSABLE,
+        Code.CLAIM_EXPIRED,
+    )
+    status = json.loads((shared.root / "run/claimd/status.json").read_text())
+    assert status["problem"]["code"] == Code.CLAIM_EXPIRED.value
+
+
+def test_a_claim_that_came_behind_a_worthless_one_is_taken(shared: Shared) -> None:
+    def fail_and_drop() -> None:
+        shared.one_pass()
+        shared.drop(1)
+
+    shared.advance(3600)
+    hold(shared, fail_and_drop)
+    assert shared.one_pass(by_hand=True).exit is Exit.OK
+
+
+def test_that_a_claim_was_not_needed_is_heard_by_who_waited(shared: Shared) -> None:
+    assert shared.recover().is_active
+    shared.drop(1)
+    hold(shared, shared.one_pass)
+    result = shared.one_pass(by_hand=True)
+    assert (result.exit, result.problem and result.problem.code) == (
+        Exit.NOTHING_TO_DO,
+        Code.CLAIM_NOT_NEEDED,
+    )
+
+
 def test_aws_takes_one_connect_a_second(shared: Shared) -> None:
     hold(shared, lambda: None)
     assert shared.one_pass(by_hand=True).exit is Exit.OK
@@ -91,6 +127,38 @@ def test_the_service_waits_for_nobody(shared: Shared) -> None:
     assert shared.waited == []
     assert shared.meanwhile is not None
     shared.meanwhile()
+
+
+def test_a_claim_is_kept_where_an_identity_can_not_be_pointed_to(tmp_path: Path) -> None:
+    """A backup was copied back with its links followed: `current` is a directory."""
+    rig = Rig.new(tmp_path)
+    assert rig.recover().is_active
+    known = rig.known()
+    current = Path(Layout(str(rig.root)).current_identity)
+    identity = current.readlink()
+    current.unlink()
+    current.mkdir()
+    rig.drop(1)
+    result = rig.one_pass()
+    assert (result.exit, result.problem and result.problem.code) == (Exit.DISK, Code.DISK_FAILED)
+    assert result.problem is not None
+    assert result.problem.happened == f"cannot write or read {current}: Is a directory"
+    assert result.after_seconds == STALE_LOOK_SECONDS
+    assert len(Store(Layout(str(rig.root)), Disk()).claim_names()) == 1
+    assert rig.known() == known, "AWS was asked for nothing"
+    current.rmdir()
+    assert rig.one_pass().problem is not None, "it was not needed"
+    assert current.readlink() == identity
+
+
+def test_a_claim_that_is_not_needed_is_told_each_time_that_it_comes(tmp_path: Path) -> None:
+    rig = Rig.new(tmp_path)
+    assert rig.recover().is_active
+    for _ in range(2):
+        rig.drop(1)
+        result = rig.one_pass()
+        assert result.problem is not None and result.problem.code is Code.CLAIM_NOT_NEEDED
+    assert [o.result for o in result.record.history] == ["active", "not-needed", "not-needed"]
 
 
 class Unwell(Store):

@@ -89,11 +89,14 @@ class Candidates:
         return True
 
     def destroy_all(self) -> None:
+        """Each is told once: one that a crash left here is not told again, one that has come again is."""
+        came = {claim.fingerprint for claim in self._intake.kept}
         attempt = self._book.record.attempt
         mine = attempt.claim.fingerprint if attempt and attempt.claim else ""
         stuck: OSError | None = None
         for fingerprint in self._store.claim_names():
-            if fingerprint != mine and not self._book.is_told(fingerprint, "not-needed"):
+            told = fingerprint not in came and self._book.is_told(fingerprint, "not-needed")
+            if fingerprint != mine and not told:
                 self._book.ended(fingerprint, "not-needed", Code.CLAIM_NOT_NEEDED)
             try:
                 self._store.destroy_claim(fingerprint)

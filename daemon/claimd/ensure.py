@@ -10,6 +10,7 @@ before the first packet is sent.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from .lock import LockedError, for_a_moment
 from .looking import Patience, elapsed, look
 from .model import Layout, Target
 from .provision import Pass
+from .record import problem_from_json
 from .report import status_document
 from .settings import DropSettings, Timeouts
 from .store import Store
@@ -179,6 +181,9 @@ def ensure(request: Request, outside: Outside | None = None) -> Result:
         with store.locked(_patience(request, outside) if request.by_hand else None) as waited:
             if not waited:
                 return _pass(request, store, outside)
+            failed = _failure_since(began, store)
+            if failed is not None:
+                return failed
             outside.sleep(CONNECT_SECONDS)
             return _with_success_since(began, _pass(request, store, outside))
     except LockedError as error:
@@ -198,6 +203,22 @@ def _patience(request: Request, outside: Outside) -> Callable[[], bool]:
         request.progress("waiting", sentence)
 
     return for_a_moment(outside.elapsed, outside.sleep, request.stopping, say)
+
+
+def _failure_since(began: datetime, store: Store) -> Result | None:
+    """What the pass before has said of the drop, when no other is there: one more pass, which would come upon
+    nothing, would take it back."""
+    record, status = store.load_record(), store.load_status()
+    last = record.history[-1] if record.history else None
+    if last is None or last.at < began or last.result == "active" or status is None:
+        return None
+    is_open = record.attempt is not None and record.attempt.state not in table.ENDED
+    if is_open or os.listdir(store.layout.drop_directory):
+        return None
+    found = status["problem"] and problem_from_json(status["problem"])
+    if not found or found.code is not last.code:
+        return None
+    return Result(found.exit, found, None, record)
 
 
 def _with_success_since(began: datetime, result: Result) -> Result:

@@ -139,7 +139,7 @@ def _read_attempt(body: dict[str, Any]) -> Attempt:
         failures=body["failures"],
         refusals=int(body.get("refusals", 0)),  # newer than the schema
         retry_at=_read_time_or_none(body["retry_at"]),
-        problem=None if found is None else _read_problem(found),
+        problem=None if found is None else problem_from_json(found),
         stages=tuple((State(state), _read_time(at)) for state, at in body["stages"]),
     )
 
@@ -159,7 +159,8 @@ def _read_target(body: dict[str, Any]) -> Target:
     )
 
 
-def _read_problem(body: dict[str, Any]) -> Problem | None:
+def problem_from_json(body: dict[str, Any]) -> Problem | None:
+    """None: of a code that another version knows. Raises KeyError, TypeError and ValueError."""
     code = _read_code(body["code"])
     return None if code is None else Problem(code, MappingProxyType(dict(body["fields"])))
 
