@@ -79,6 +79,8 @@ class TestTheNewestDrop:
         assert end(fresh, STATES["fresh"]) is None
         half = {**SERVING, "drop": STATES["key-missing"]["drop"]}
         assert end(looking, half) is None, "it has come upon half a claim"
+        silent = {**SERVING, "updated_at": "2026-03-01T11:59:57+00:00"}
+        assert end(looking, silent) is None, "it was killed before it could say what it had taken in"
         failed_since = document(identity=IDENTITY, history=(OLD, outcome("failed", Code.CLAIM_EXPIRED)))
         assert end(looking, failed_since) is Exit.OLD_IDENTITY_SERVES
 
@@ -185,6 +187,8 @@ class TestTheNewestDrop:
         before = document(attempt(0), history=(OLD,))
         assert end(before, document(attempt(0), history=(OLD, lost))) is None
         assert end(before, document(attempt(0), history=(OLD, lost)), wanted=CLAIM.fingerprint) is None
+        idle = document(history=(lost,))
+        assert end({**idle, "service": dict(WORKING)}, idle) is None
 
 
 class TestOneClaim:

@@ -44,12 +44,14 @@ _UNITS = {None: 1, "s": 1, "m": 60, "h": 3600}
 class Goal:
     """What is waited for: one claim, or whatever was dropped last. `seen`: outcomes that don't count.
 
-    `before`: the last outcome before a pass that was at work, for when that comes upon nothing.
+    `before`: the last claim's outcome before a pass that was at work, for when that comes upon nothing;
+    `since`: when that pass began.
     """
 
     fingerprint: str | None
     seen: frozenset[tuple[str, str]]
     before: tuple[str, str] | None = None
+    since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def goal(document: Mapping[str, Any], unseen: bool, wanted: str | None) -> Goal:
     if wanted is not None:
         return Goal(wanted, frozenset())
     history = list(document["history"])
-    before = None
+    before = since = None
     if not (unseen or _is_open(document)) and history and _failed_beside_junk(document, history[-1]):
         history = history[:-1]
     elif not (unseen or _is_open(document) or document["drop"]):
@@ -90,10 +92,10 @@ def goal(document: Mapping[str, Any], unseen: bool, wanted: str | None) -> Goal:
             history = history[:-1]
         else:
             # A pass whose claim has ended a moment ago and that is not over: it was the newest drop.
-            began = datetime.fromisoformat(worker["started_at"])
-            before = _key(history[-1]) if history else None
-            history = [o for o in history if datetime.fromisoformat(o["at"]) < began]
-    return Goal(None, frozenset(_key(o) for o in history), before)
+            since = datetime.fromisoformat(worker["started_at"])
+            before = next((_key(o) for o in reversed(history) if o["claim"]), None)
+            history = [o for o in history if datetime.fromisoformat(o["at"]) < since]
+    return Goal(None, frozenset(_key(o) for o in history), before, since)
 
 
 def ending(document: Mapping[str, Any], unseen: bool, wanted: Goal) -> Ending | None:
@@ -120,11 +122,15 @@ def ending(document: Mapping[str, Any], unseen: bool, wanted: Goal) -> Ending | 
 
 
 def _of_the_one_before(document: Mapping[str, Any], wanted: Goal) -> Ending | None:
-    """The pass that was at work is over and had nothing to do: what ended before it was the newest drop."""
-    if document["drop"]:
-        return None
+    """The pass that was at work is over and had nothing to do: what ended before it was the newest drop.
+
+    One that has told nothing was ended before it could: what it had taken in is on its way.
+    """
     found = [o for o in document["history"] if _key(o) == wanted.before]
-    return _of_outcome(document, found[-1]) if found else None
+    if document["drop"] or not found or wanted.since is None:
+        return None
+    told = datetime.fromisoformat(document["updated_at"]) > wanted.since
+    return _of_outcome(document, found[-1]) if told else None
 
 
 def _outcome_of(document: Mapping[str, Any], wanted: str) -> Mapping[str, Any] | None:
