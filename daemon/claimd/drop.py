@@ -208,7 +208,7 @@ class Drop:
         if Stamp.of(now) == entry.stamp or entry.is_folder:
             return True
         # `scp -p` and chmod change the times alone.
-        again = self._examine(directory, now.st_dev, entry.name, may_be_folder=False)[0]
+        again = self._examine(directory, now.st_dev, entry.name, may_be_folder=False, may_change=True)[0]
         if entry.problem is not None:
             # A trap that is no file, or that has two names, goes however often its owner touches it. What has
             # become a file meanwhile, as a copy that came in, is for the next look.
@@ -227,22 +227,26 @@ class Drop:
         finally:
             os.close(fd)
 
-    def _examine(self, directory: int, device: int, name: str, *, may_be_folder: bool) -> list[Entry]:
-        """The entry, and for a folder those of its files."""
+    def _examine(
+        self, directory: int, device: int, name: str, *, may_be_folder: bool, may_change: bool = False
+    ) -> list[Entry]:
+        """The entry, and for a folder those of its files. `may_change`: also what may change unseen."""
         try:
-            return self._examine_opened(directory, device, name, may_be_folder=may_be_folder)
+            return self._examine_opened(directory, device, name, may_be_folder, may_change)
         except OSError as error:
             # Also of what is open: a technician's own FUSE mount tells nobody else anything.
             detail = error.strerror or "it can't be opened"
             return [_refused(name, NOTHING, Code.DROP_ENTRY_UNREADABLE, detail)]
 
-    def _examine_opened(self, directory: int, device: int, name: str, *, may_be_folder: bool) -> list[Entry]:
+    def _examine_opened(
+        self, directory: int, device: int, name: str, may_be_folder: bool, may_change: bool
+    ) -> list[Entry]:
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         try:
-            found, may_change = self._settled(fd)
+            found, is_settled = (os.fstat(fd), True) if may_change else self._settled(fd)
             if stat.S_ISDIR(found.st_mode) and may_be_folder and found.st_dev == device:
                 entry, *inside = self._examine_folder(fd, found, name)
-            elif may_change:
+            elif not is_settled:
                 why = "it changed this moment"
                 entry, inside = _refused(name, Stamp.of(found), Code.CLAIM_STILL_ARRIVING, why), []
             else:
@@ -353,7 +357,7 @@ class Drop:
         return Entry(name, stamp, data, None, owner=found.st_uid)
 
     def _settled(self, fd: int) -> tuple[os.stat_result, bool]:
-        """fstat(2), and whether it is of a file that may change again without its ctime's showing it.
+        """fstat(2), and whether every change to the file after it would show in its ctime.
 
         Where fs.protected_hardlinks is off somebody may link another's secret and take the link away, all
         within a tick of the kernel's clock (measured: once in 142,858 reads of a name that two processes
@@ -362,14 +366,15 @@ class Drop:
         before = self._ctime_clock()
         found = os.fstat(fd)
         may_change = self._is_in_its_tick(found, before)
-        # What others may write to is destroyed, whatever it holds; the claim in it is kept if it can be read.
+        # What others may write to goes in this look, and the claim in it is kept if it can be read.
         if may_change and self._waits_left > 0 and self._is_exposed(fd, found):
             self._waits_left -= 1
             time.sleep(2 * LONGEST_TICK_NS / 1e9)
             before = self._ctime_clock()
             found = os.fstat(fd)
             may_change = self._is_in_its_tick(found, before)
-        return found, may_change
+        # However often its owner touches it: nobody's secret is as open as that.
+        return found, not may_change or self._is_exposed(fd, found)
 
     def _is_in_its_tick(self, found: os.stat_result, before: int) -> bool:
         """`before`: the clock that stamps files, read before fstat(2)."""
