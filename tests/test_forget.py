@@ -22,6 +22,10 @@ from faults.kills import points
 from faults.rig import Rig, copy_of
 from faults.scenarios import PLAIN
 
+UNTOUCHED = "claimd: given up; nothing was destroyed"
+BEGUN = "claimd: given up; what was begun is finished by the service's next pass, or by claimd forget again"
+DESTROYED = "identity, attempt and claims are destroyed; what status says of them goes with the next pass"
+
 
 @pytest.fixture(scope="module")
 def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Rig:
@@ -168,6 +172,57 @@ class TestTheCommand:
             said = command.communicate(timeout=DEADLINE_SECONDS)[1]
         assert (command.returncode, said) == (130, "claimd: given up; nothing was destroyed\n")
         assert memory(store_of(device.root)).identities
+
+    @pytest.mark.parametrize(
+        ("where", "what", "code", "said"),
+        [
+            ("Store.begin_forgetting", "KeyboardInterrupt", 130, UNTOUCHED),
+            ("Store.forget", "KeyboardInterrupt", 130, BEGUN),
+            ("forget.take_back_words", "KeyboardInterrupt", 130, DESTROYED),
+            ("forget.take_back_words", "OSError(30, 'Read-only file system', 'status.json')", 74, DESTROYED),
+        ],
+    )
+    def test_broken_off_it_says_how_far_it_came(
+        self, provisioned: Rig, tmp_path: Path, where: str, what: str, code: int, said: str
+    ) -> None:
+        """And names the commands for what is gone: nobody else knows it any more."""
+        root = copy_of(provisioned, tmp_path / "copy").root
+        (certificate,) = [each.certificate_id for each in memory(store_of(root)).identities]
+        program = f"""
+import sys
+from claimd import cli, forget
+from claimd.store import Store
+def stop(*given):
+    raise {what}
+{where} = stop
+sys.exit(cli.main(["--root", {str(root)!r}, "forget", "--yes"]))
+"""
+        ended = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert (ended.returncode, ended.stderr.endswith(f"{said}\n")) == (code, True), ended.stderr
+        is_there = where == "Store.begin_forgetting"
+        assert (f"delete-certificate --certificate-id {certificate}" in ended.stdout) != is_there
+        finish(store_of(root))
+        assert bool(memory(store_of(root)).identities) is is_there
+
+    def test_a_file_that_the_watcher_replaces_meanwhile_is_not_left_behind(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        layout = Device(tmp_path).layout
+        temporary = Path(layout.run_directory, ".tmp-of-the-watcher")
+        listed = {layout.run_directory: [str(temporary)]}
+        monkeypatch.setattr("claimd.forget._files", lambda directory: iter(listed.get(directory, [])))
+        assert left_behind(layout) == []
+
+    def test_an_image_is_judged_also_where_nobody_listens(self, provisioned: Rig, tmp_path: Path) -> None:
+        device = Device(copy_of(provisioned, tmp_path / "copy").root)
+        (device.root / "etc/claimd/old.key").write_text("-----BEGIN PRIVATE KEY-----\n")
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = device.command("forget", "--generalize", "--yes")
+        assert subprocess.run(command, stdout=writer, stderr=writer, check=False, timeout=60).returncode == 74
+        os.close(writer)
 
     def test_an_image_holds_no_secret(self, provisioned: Rig, tmp_path: Path) -> None:
         copy = copy_of(provisioned, tmp_path / "copy")

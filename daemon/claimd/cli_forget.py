@@ -9,16 +9,13 @@ import time
 from typing import TYPE_CHECKING
 
 from .errors import Exit
-from .terminal import INTERRUPTED, complain
+from .terminal import INTERRUPTED, complain, tell
 
 if TYPE_CHECKING:
     from .forget import Memory
     from .model import Layout
     from .store import Store
     from .terminal import Commands
-
-
-_BEGUN = "what was begun is finished then"
 
 
 def add_to(commands: Commands) -> None:
@@ -37,7 +34,15 @@ def add_to(commands: Commands) -> None:
 def _forget(options: argparse.Namespace, layout: Layout) -> int:
     from . import logs, system
     from .durable import Disk, disk_problem
-    from .forget import NotAgreedError, clear_the_drop, forgotten, left_behind, memory, take_back_words
+    from .forget import (
+        Memory,
+        NotAgreedError,
+        clear_the_drop,
+        forgotten,
+        left_behind,
+        memory,
+        take_back_words,
+    )
     from .lock import for_a_moment
     from .looking import elapsed
     from .store import Store
@@ -48,6 +53,7 @@ def _forget(options: argparse.Namespace, layout: Layout) -> int:
     os.umask(0o027)
     logs.to_journal()
     store = Store(layout, Disk())
+    there = Memory((), (), has_record=False)
     try:
         there = memory(store)
         if there.is_empty and not store.is_forgetting() and not options.generalize:
@@ -62,30 +68,46 @@ def _forget(options: argparse.Namespace, layout: Layout) -> int:
                 clear_the_drop(layout, store)
             left = left_behind(layout) if options.generalize else []
     except NotAgreedError:
-        print(
+        words = (
             "nothing was destroyed: this device has got an identity since the question was asked;"
-            " look at it with claimd status, and run claimd forget again if it is to go",
-            file=sys.stderr,
+            " look at it with claimd status, and run claimd forget again if it is to go"
         )
+        tell([words], sys.stderr)
         return Exit.USAGE
     except KeyboardInterrupt:
-        begun = store.is_forgetting()
-        print(f"claimd: given up; {_BEGUN if begun else 'nothing was destroyed'}", file=sys.stderr)
+        tell(["claimd: given up; " + _how_far(store, there)], sys.stderr)
         return INTERRUPTED
     except OSError as error:
         found = disk_problem(error, layout.state_directory)
         complain(found)
-        print(f"run claimd forget again: {_BEGUN}", file=sys.stderr)
+        tell([_how_far(store, there)], sys.stderr)
         return found.exit
-    _say(there)
+    tell(["forgotten: this device has no identity, no attempt and no claim any more"], sys.stdout)
+    _name_the_commands(there)
     if options.generalize:
         return _judge_image(left)
     _say_whether_ready(store, options.config)
     return Exit.OK
 
 
+def _how_far(store: Store, there: Memory) -> str:
+    """Of one that was broken off. For what is gone the commands are named now: nobody else knows it."""
+    try:
+        begun, left = store.is_forgetting(), {*store.staged()}
+        gone = any(each.certificate_id not in left for each in there.identities)
+        gone = gone or (there.has_record and not store.has_record)
+    except OSError:
+        return "how far it came can't be told now: run claimd forget again"
+    if not (begun or gone):
+        return "nothing was destroyed"
+    _name_the_commands(there)
+    if begun:
+        return "what was begun is finished by the service's next pass, or by claimd forget again"
+    return "identity, attempt and claims are destroyed; what status says of them goes with the next pass"
+
+
 def _say_meanwhile(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
+    tell([sentence], sys.stderr)
 
 
 def _say_whether_ready(store: Store, config_file: str | None) -> None:
@@ -122,31 +144,32 @@ def _agreed(there: Memory) -> bool:
     return False
 
 
-def _say(there: Memory) -> None:
-    print("forgotten: this device has no identity, no attempt and no claim any more")
+def _name_the_commands(there: Memory) -> None:
     if not there.identities:
         return
     from .catalogue import certificate_arn
     from .documents import deactivation
 
-    print("AWS still knows the certificates. Whoever may, ends them there with:")
+    lines = ["AWS still knows the certificates. Whoever may, ends them there with:"]
     for each in there.identities:
-        for command in deactivation(each.certificate_id, each.thing_name):
-            print(f"  {command}")
+        lines += [f"  {command}" for command in deactivation(each.certificate_id, each.thing_name)]
         if each.thing_name is None:
-            print("  # its things, each for the command that detaches it:")
-            print(f"  aws iot list-principal-things --principal {certificate_arn(each.certificate_id)}")
-        print(f"  aws iot delete-certificate --certificate-id {each.certificate_id} --force-delete")
+            lines += [
+                "  # its things, each for the command that detaches it:",
+                f"  aws iot list-principal-things --principal {certificate_arn(each.certificate_id)}",
+            ]
+        lines.append(f"  aws iot delete-certificate --certificate-id {each.certificate_id} --force-delete")
+    tell(lines, sys.stdout)
 
 
 def _judge_image(left: list[str]) -> int:
     if not left:
-        print("the image holds no secret and no memory of this device")
+        tell(["the image holds no secret and no memory of this device"], sys.stdout)
         return Exit.OK
-    print("claimd: the image must not be cloned: these are still there", file=sys.stderr)
-    for path in left:
-        print(f"  {path}", file=sys.stderr)
-    print(
-        "  what to do: stop the service (sudo systemctl stop claimd), remove them, try again", file=sys.stderr
-    )
+    lines = [
+        "claimd: the image must not be cloned: these are still there",
+        *(f"  {path}" for path in left),
+        "  what to do: stop the service (sudo systemctl stop claimd), remove them, try again",
+    ]
+    tell(lines, sys.stderr)
     return Exit.DISK

@@ -81,7 +81,8 @@ def forgotten(
     """Destroy it all; what there was. `wait`: see Store.locked. `agreed`: what a person said yes to.
 
     The lock is held to the end of the block: a pass of the service would begin a new memory at once.
-    Raises NotAgreedError; ClaimdError when another pass is at work, and OSError. Nothing is destroyed then.
+    Raises NotAgreedError, and ClaimdError when another pass is at work: nothing is destroyed then. Raises
+    OSError, also when it is begun.
     """
     try:
         with store.locked(wait):
@@ -141,6 +142,8 @@ def _may_hold_a_key(path: str) -> bool:
     """What can't be read may hold anything."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False  # the watcher replaces its file at any time
     except OSError:
         return not stat.S_ISSOCK(os.lstat(path).st_mode)
     with os.fdopen(fd, "rb") as file:
