@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -170,7 +171,8 @@ class Device:
             for name in names:
                 path = Path(directory) / name
                 if path.is_file() and not path.is_symlink():
-                    found[str(path.relative_to(self.root))] = path.read_bytes()
+                    with contextlib.suppress(FileNotFoundError):  # a temporary name of the service's
+                        found[str(path.relative_to(self.root))] = path.read_bytes()
         return found
 
     def command(self, *arguments: str) -> list[str]:

@@ -106,6 +106,7 @@ def test_the_memory_limit_is_in_force_and_has_room(world: World) -> None:
     machine.write("/run/systemd/system/greedy.service", unit.replace("WatchdogSec=180\n", ""))
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "start", "greedy.service")
+    machine.run("journalctl", "--sync")
     said = machine.run("journalctl", "--no-pager", "-o", "cat", "-u", "greedy.service")
     assert "the child was ended by signal 9" in said
 

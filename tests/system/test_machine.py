@@ -368,7 +368,8 @@ def test_a_second_claim_replaces_the_identity_and_the_hook_hears_of_both(world: 
     world.scp(world.sandbox.claim(), "second.json")
     wait_for(lambda: world.identity() != old, "the new identity")
     new = world.identity()
-    wait_for(lambda: hook_runs(world)[-1] == f"{new} after {old}", "the hook")
+    hooks_have_seen(world, new)
+    assert hook_runs(world)[-1] == f"{new} after {old}"
     world.machine.run("python3", "/opt/consumer.py", user="application")
 
 
@@ -398,6 +399,10 @@ def test_a_hook_that_failed_runs_again_by_itself_and_for_the_next_identity_at_on
         f"/run/systemd/system/{timer}.d/fast.conf", "[Timer]\nOnActiveSec=\nOnActiveSec=2\nAccuracySec=1\n"
     )
     machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", timer)
+    wait_for(lambda: machine.unit(timer, "ActiveState") == "inactive", "one look that finds nothing to do")
+    # The timer is stopped before the service is over.
+    hooks_have_seen(world, world.identity())
     machine.run("touch", "/root/hook-fails")
     before = hook_runs(world)
     world.scp(world.sandbox.claim(), "the-last-of-them.json")
@@ -412,7 +417,9 @@ def test_a_hook_that_failed_runs_again_by_itself_and_for_the_next_identity_at_on
 
 def test_a_folder_that_nobody_needs_is_destroyed_with_the_keys_in_it(world: ContainerWorld) -> None:
     """By root's small sweep: the daemon may set a technician's folder aside, but not empty it."""
+    old = world.identity()
     world.scp(world.sandbox.claim(), "folder/claim.json")
+    wait_for(lambda: world.identity() != old, "the new identity")
     wait_for(lambda: world.machine.run("ls", "-A", DROP) == "", "an empty drop directory")
     wait_for(lambda: world.keys_in("/var/spool") == [], "the end of the keys")
     world.wait_for_state("provisioned")

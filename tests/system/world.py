@@ -204,12 +204,16 @@ class World:
         return None if worker is None else int(worker["pid"])
 
     def forget(self) -> None:
-        """A device as it left the factory, but with its configuration."""
-        self.machine.run("systemctl", "stop", "claimd", "claimd-identity.target")
-        self.machine.run(
-            "sh", "-c", f"rm -rf {STATE}/identity/* {STATE}/claims/* {STATE}/attempt.json {STATE}/activated"
-        )
-        self.machine.run("systemctl", "start", "claimd")
+        """A device as it left the factory, but with its configuration. No hook is at work on what goes."""
+        machine, hooks = self.machine, "claimd-hooks.service"
+        self.sandbox.clear_faults()
+        # With the paths: one of them starts the target, and with it the hooks, while `activated` is there.
+        machine.run("systemctl", "stop", "claimd", "claimd-identity.path", "claimd-hooks.path")
+        wait_for(lambda: machine.unit(hooks, "ActiveState") in ("inactive", "failed"), "the hooks' rest")
+        machine.run("systemctl", "stop", "claimd-identity.target")
+        gone = f"{STATE}/identity/* {STATE}/claims/* {STATE}/attempt.json {STATE}/activated"
+        machine.run("sh", "-c", f"rm -rf {gone} {DROP}/* /run/claimd/status.json")
+        machine.run("systemctl", "start", "claimd-identity.path", "claimd-hooks.path", "claimd")
 
     def keys_in(self, path: str) -> list[str]:
         """Files below a path that hold a private key."""
