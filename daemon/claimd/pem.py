@@ -12,6 +12,7 @@ holds contents of a file, only names, numbers and kinds.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import warnings
 from dataclasses import dataclass, replace
@@ -178,6 +179,8 @@ def pair_up(materials: Mapping[str, Material]) -> Pairing:
     )
 
 
+# A pass reads the same two or three again and again.
+@functools.lru_cache(maxsize=8)
 def parse_certificate(pem: str) -> Certificate:
     """A certificate with its chain, the first one being the leaf, as AWS answers and as it is stored.
 
