@@ -132,7 +132,7 @@ class Pair:
     certificate: str
     key: str
 
-    @property
+    @functools.cached_property
     def claim(self) -> Claim:
         return Claim(parse_certificate(self.certificate), parse_private_key(self.key.encode("ascii")))
 

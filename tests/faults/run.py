@@ -43,16 +43,16 @@ from faults.scenarios import DEVICE_KEY, LOST_REGISTER, PLAIN, REPLACE, Scenario
 from faults.table import Row, lines
 
 SEEDS = (1, 2, 3, 4, 5)
-# The scenarios whose every call is struck; of the others one in so many, elsewhere for each seed.
-WHOLE = (PLAIN, LOST_REGISTER)
-OTHERS_EVERY = 7
+# Each seed strikes one of so many calls, elsewhere than the seed before: all of them, or all by turns.
+EVERY = {PLAIN.name: 1, LOST_REGISTER.name: 2}
+OTHERS_EVERY = 10
 
 # With one of how many points: 1 is the full length.
 Job = Callable[[Path, int], list[Row]]
 
 
 def _kill(scenario: Scenario) -> Job:
-    every = 1 if scenario in WHOLE else OTHERS_EVERY
+    every = EVERY.get(scenario.name, OTHERS_EVERY)
     return lambda place, more: [kills.sweep(scenario, place, seeds=SEEDS, every=every * more)]
 
 
@@ -79,6 +79,7 @@ def _clock(place: Path, more: int) -> list[Row]:
 
 # The long ones first, so that two cores end together.
 JOBS: dict[str, Job] = {
+    "walks": walks.job,
     **{f"kill: {s.name}": _kill(s) for s in scenarios.ALL},
     **{f"power: {s.name}": _power(s) for s in (PLAIN, LOST_REGISTER, DEVICE_KEY, REPLACE)},
     "teeth": teeth.job,
@@ -90,7 +91,6 @@ JOBS: dict[str, Job] = {
     "network conditions": lambda place, more: conditions.rows_of_a_program(),
     "ext4": lambda place, more: [ext4.row_of_a_program(every=more)],
     "clock": _clock,
-    "walks": walks.job,
     "power: the C++ client": lambda place, more: [cpp.replay(place)],
 }
 

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ class Tree:
         if entry.op in (Op.WRITE, Op.CHMOD):
             old = self.nodes[entry.node]
             mode = entry.mode if entry.op is Op.CHMOD else old.mode
-            self.nodes[entry.node] = replace(old, data=old.data + entry.data, mode=mode)
+            self.nodes[entry.node] = Node(mode, old.data + entry.data, old.names, old.is_link)
             return
         names = dict(self.names(entry.directory))
         if entry.op is Op.RENAME:
@@ -132,7 +132,7 @@ class Tree:
             names.pop(entry.name, None)
         else:
             names[entry.name] = entry.node
-        self.nodes[entry.directory] = replace(self.nodes[entry.directory], names=names)
+        self.nodes[entry.directory] = Node(self.nodes[entry.directory].mode, names=names)
 
     def copy(self) -> Tree:
         return Tree(dict(self.nodes))

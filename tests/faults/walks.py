@@ -222,4 +222,4 @@ def one(place: Path, seed: int, row: Row, rig: Rig | None = None) -> Walk:
 
 
 def job(place: Path, every: int) -> list[Row]:
-    return [sweep(place, walks=400, every=every)]
+    return [sweep(place, walks=200, every=every)]
