@@ -231,6 +231,21 @@ class TestWhatIsRefused:
         assert drop.remove(entry)
         assert not theirs.exists()
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_who_writes_to_his_trap_all_the_time_does_not_keep_it(self, place: Path) -> None:
+        trap = place / "claim.json"
+        trap.write_bytes(SECRET)
+        os.chown(trap, 12345, 12345)
+        trap.chmod(0o666)
+        drop = Drop(str(place), Disk(), own_files=False)
+        entry = only(drop.scan())
+        trap.write_bytes(SECRET[::-1])
+        assert drop.remove(entry)
+        # Nor is what an honest copy has become in its place taken for it.
+        trap.write_bytes(SECRET)
+        os.chown(trap, 12345, 12345)
+        assert not drop.remove(entry)
+
     def test_the_clock_is_the_one_that_stamps_files(self, drop: Drop, place: Path) -> None:
         before = _ctime_clock()
         (place / "file").write_bytes(b"")

@@ -213,6 +213,8 @@ class Drop:
             # A trap that is no file, or that has two names, goes however often its owner touches it. What has
             # become a file meanwhile, as a copy that came in, is for the next look.
             return entry.exposed and again.problem is not None
+        if entry.exposed and again.exposed:
+            return True  # whatever is in it by now: writing to it, its owner could keep the trap for ever
         return again.problem is None and again.data == entry.data
 
     @contextmanager
