@@ -132,6 +132,21 @@ def test_an_identity_that_came_meanwhile_is_not_what_was_agreed_to(provisioned: 
         assert not there.is_empty
 
 
+def test_what_came_while_it_waited_is_told_before_it_goes(provisioned: Rig, tmp_path: Path) -> None:
+    """By whom it is broken off afterwards: the commands for AWS are for what is destroyed."""
+
+    class Dying(Store):
+        def forget(self) -> None:
+            raise KeyboardInterrupt
+
+    root = copy_of(provisioned, tmp_path / "copy").root
+    told: list[Memory] = []
+    before = memory(store_of(root))
+    with pytest.raises(KeyboardInterrupt), forgotten(Dying(Device(root).layout, Disk()), found=told.append):
+        pass
+    assert told == [before]
+
+
 class TestTheCommand:
     def test_it_needs_yes_without_a_terminal(self, provisioned: Rig, tmp_path: Path) -> None:
         device = Device(copy_of(provisioned, tmp_path / "copy").root)

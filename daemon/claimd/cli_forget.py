@@ -54,6 +54,11 @@ def _forget(options: argparse.Namespace, layout: Layout) -> int:
     logs.to_journal()
     store = Store(layout, Disk())
     there = Memory((), (), has_record=False)
+
+    def remember(found: Memory) -> None:
+        nonlocal there
+        there = found
+
     try:
         there = memory(store)
         if there.is_empty and not store.is_forgetting() and not options.generalize:
@@ -62,7 +67,7 @@ def _forget(options: argparse.Namespace, layout: Layout) -> int:
         if not options.yes and not _agreed(there):
             return Exit.USAGE
         wait = for_a_moment(elapsed, time.sleep, lambda: False, _say_meanwhile)
-        with forgotten(store, wait, agreed=None if options.yes else there) as there:
+        with forgotten(store, wait, agreed=None if options.yes else there, found=remember):
             take_back_words(layout, store)
             if options.generalize:
                 clear_the_drop(layout, store)

@@ -76,9 +76,14 @@ class NotAgreedError(Exception):
 
 @contextmanager
 def forgotten(
-    store: Store, wait: Callable[[], bool] | None = None, *, agreed: Memory | None = None
+    store: Store,
+    wait: Callable[[], bool] | None = None,
+    *,
+    agreed: Memory | None = None,
+    found: Callable[[Memory], object] = lambda there: None,
 ) -> Iterator[Memory]:
-    """Destroy it all; what there was. `wait`: see Store.locked. `agreed`: what a person said yes to.
+    """Destroy it all; what there was. `wait`: see Store.locked. `agreed`: what a person said yes to. `found`
+    is told what there is before any of it is destroyed.
 
     The lock is held to the end of the block: a pass of the service would begin a new memory at once.
     Raises NotAgreedError, and ClaimdError when another pass is at work: nothing is destroyed then. Raises
@@ -89,6 +94,7 @@ def forgotten(
             there = memory(store)
             if agreed is not None and {*there.identities} - {*agreed.identities}:
                 raise NotAgreedError
+            found(there)
             store.begin_forgetting()
             store.forget()
             yield there
