@@ -13,6 +13,7 @@ from .errors import Code, Problem, problem
 from .intake import Intake
 from .logbook import Logbook
 from .model import Claim, short
+from .recovery import serve_again
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +48,14 @@ class Candidates:
     def adopt(self) -> Problem | None:
         """Give the open attempt, or a new one, the most promising claim. Others stay in reserve.
 
-        Returns why none is used, where that has to be said.
+        Returns why none is used, where that has to be said. Raises OSError.
         """
         # One that is dead and can't be removed is no claim.
         claims = [claim for claim in self._store.claims() if not self._is_dead(claim)]
         attempt = self._book.record.attempt
+        if attempt is None or attempt.state in table.ENDED:
+            # No claim is spent on a device that has an identity, and only can't point to it now.
+            serve_again(self._store, self._book.record)
         if not claims:
             return None
         best = self._most_promising(claims, attempt)

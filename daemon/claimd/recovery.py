@@ -103,7 +103,10 @@ def settle(store: Store, record: Record, now: datetime) -> Record:
     record = _without_damaged_claims(store, record, now)
     if record.attempt is None or record.attempt.state in ENDED:
         _let_go_of_tokens(store)
-    _serve_again(store, record)
+    try:
+        serve_again(store, record)
+    except OSError as error:
+        log.warning("`current` can't be pointed to the identity now: %s", error.strerror)
     if record.attempt is None:
         settled = _without_record(store, record, now)
     else:
@@ -354,8 +357,11 @@ def _thing_of(store: Store, certificate_id: str | None) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _serve_again(store: Store, record: Record) -> None:
-    """What the record says was proved last, against what `current` says, whatever was dropped since."""
+def serve_again(store: Store, record: Record) -> None:
+    """What the record says was proved last, against what `current` says, whatever was dropped since.
+
+    Raises OSError: nothing is decided on what can't be read now, and may serve all the same.
+    """
     proved = [o.certificate_id for o in record.history if o.result == "active"]
     certificate_id = proved[-1] if proved else None
     attempt = record.attempt
@@ -363,23 +369,11 @@ def _serve_again(store: Store, record: Record) -> None:
         certificate_id = attempt.certificate_id
     if certificate_id is None:
         return
-    try:
-        # What can't be read now may serve all the same, and nothing is decided on that.
-        if store.serving() is not None:
-            return
-        whole = store.is_complete(certificate_id)
-    except OSError as error:
-        log.warning("the identity that serves can't be read now: %s", error.strerror)
+    if store.serving() is not None:
         return
-    if whole:
-        try:
-            store.activate(certificate_id)
-        except OSError as error:
-            if attempt is None or attempt.state in ENDED:
-                raise  # no claim is spent on a device that has its identity
-            log.warning("`current` can't be pointed there: %s", error.strerror)
-        else:
-            _say(Found.LINK_GONE, certificate_id)
+    if store.is_complete(certificate_id):
+        store.activate(certificate_id)
+        _say(Found.LINK_GONE, certificate_id)
     elif attempt is not None and attempt.state in ENDED:
         _say(Found.ACTIVE_DAMAGED, certificate_id)
 
