@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,14 @@ class TestTheFile:
         supervision.publish()
         assert document(layout)["worker"]["pid"] == 4711
         assert document(layout)["state"] == "running"
+
+    def test_a_pass_s_beginning_is_told_from_what_came_in_the_same_second(self, layout: Layout) -> None:
+        supervision = Supervision(layout)
+        before = datetime.now(timezone.utc)
+        supervision.pass_began(4711)
+        supervision.publish()
+        began = datetime.fromisoformat(document(layout)["worker"]["started_at"])
+        assert before - timedelta(microseconds=1) <= began <= datetime.now(timezone.utc)
 
     def test_a_place_that_takes_no_file(
         self, tmp_path: Path, layout: Layout, caplog: pytest.LogCaptureFixture

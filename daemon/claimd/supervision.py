@@ -92,7 +92,10 @@ class Supervision:
 
     def pass_began(self, pid: int) -> None:
         self._facts["state"] = "running"
-        self._facts["worker"] = {"pid": pid, "started_at": utc(time.time())}
+        now = time.time()
+        # What came before it and what came after it may lie in the same second.
+        exact = f".{int(now % 1 * 1e6):06d}+".join(utc(now).split("+"))
+        self._facts["worker"] = {"pid": pid, "started_at": exact}
 
     def pass_ended(self, found: Verdict, exit_code: int, crashes_in_row: int) -> None:
         self._facts["state"] = "watching"
