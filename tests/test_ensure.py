@@ -13,12 +13,13 @@ import pytest
 
 from claimd import lock
 from claimd.attempt import Record
-from claimd.durable import Disk
+from claimd.durable import Disk, disk_problem
 from claimd.ensure import CONNECT_SECONDS, STALE_LOOK_SECONDS, _with_expiry
 from claimd.errors import Code, Exit
 from claimd.model import Layout
 from claimd.store import Identity, Store
 from claimd.world import Result
+from faults.calls import PlainCalls
 from faults.cloud import Fault, What
 from faults.rig import Rig
 from material import DEVICE_NOT_AFTER, NOW
@@ -93,6 +94,24 @@ def test_why_the_other_pass_failed_is_what_a_person_waited_for(shared: Shared) -
     assert status["problem"]["code"] == Code.CLAIM_EXPIRED.value
 
 
+def test_a_failed_replacement_has_its_own_code_for_who_waited_too(tmp_path: Path) -> None:
+    rig = Shared.new(tmp_path, more='reprovision = "replace"')
+    assert isinstance(rig, Shared)
+    rig.waited = []
+    assert rig.recover().is_active
+    rig.faults = (Fault("create", 1, What.UNAVAILABLE),)
+    rig.drop(1)
+    rig.one_pass()
+    rig.advance(4 * 3600)
+    hold(rig, rig.one_pass)
+    result = rig.one_pass(by_hand=True)
+    assert (result.exit, result.problem and result.problem.code) == (
+        Exit.OLD_IDENTITY_SERVES,
+        Code.CLAIM_RAN_OUT,
+    )
+    assert [note.code for note in result.notes] == [Code.OLD_IDENTITY_SERVES]
+
+
 def test_a_claim_that_came_behind_a_worthless_one_is_taken(shared: Shared) -> None:
     def fail_and_drop() -> None:
         shared.one_pass()
@@ -146,6 +165,10 @@ def test_a_claim_is_kept_where_an_identity_can_not_be_pointed_to(tmp_path: Path)
     assert result.after_seconds == STALE_LOOK_SECONDS
     assert len(Store(Layout(str(rig.root)), Disk()).claim_names()) == 1
     assert rig.known() == known, "AWS was asked for nothing"
+    rig.drop(0)
+    rig.advance(3600)
+    rig.one_pass()
+    assert len(Store(Layout(str(rig.root)), Disk()).claim_names()) == 1, "what is dead goes all the same"
     current.rmdir()
     assert rig.one_pass().problem is not None, "it was not needed"
     assert current.readlink() == identity
@@ -179,3 +202,29 @@ def test_an_identity_that_can_t_be_read_does_not_cost_the_status(tmp_path: Path)
     rig.keeper = Unwell
     rig.one_pass()
     assert json.loads(status.read_text())["attempt"]["claim"]["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (("/d/.tmp-1", "/d/current"), "/d/current"),
+        (("/d/claim", "/d/.tmp-1"), "/d/claim"),
+        (("/d/.tmp-1", None), "/d"),
+        (("/proc/self/fd/5/notes.txt", "/proc/self/fd/5/.claimd-aside-1-notes.txt"), "/d"),
+    ],
+)
+def test_a_place_is_named_as_a_person_knows_it(names: tuple[str, str | None], shown: str) -> None:
+    """A temporary name is another one in every pass, so that the journal would tell each time."""
+    error = OSError(errno.EIO, "Input/output error", names[0], None, names[1])
+    assert disk_problem(error, "/d").fields["path"] == shown
+
+
+def test_a_link_that_has_no_room_is_named_by_its_place(tmp_path: Path) -> None:
+    class Full(PlainCalls):
+        def symlink(self, source: str, target: str) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device", source, None, target)
+
+    place = str(tmp_path / "current")
+    with pytest.raises(OSError, match="No space") as caught:
+        Disk(Full()).replace_symlink(place, "c0" * 32)
+    assert disk_problem(caught.value, "/d").fields["path"] == place

@@ -139,7 +139,11 @@ class Disk:
     def replace_symlink(self, path: str, target: str) -> None:
         """Point `path` at `target` (relative to it). If it dies half-way: the old target."""
         temporary = self._temporary_beside(path)
-        self._calls.symlink(target, temporary)
+        try:
+            self._calls.symlink(target, temporary)
+        except OSError as error:
+            error.filename, error.filename2 = path, None
+            raise
         self._move(temporary, path)
         self.sync_directory(os.path.dirname(path))
 
@@ -304,10 +308,19 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM}
 
 
+def _named(error: OSError) -> str | None:
+    """The path of the two of a rename that a person knows: a temporary name is another one in every pass."""
+    for each in (error.filename2, error.filename):
+        path = str(each or "")
+        is_ours = os.path.basename(path).startswith((TEMPORARY_PREFIX, ".claimd-"))
+        if path and not is_ours and not path.startswith("/proc/self/fd/"):
+            return path
+    return None
+
+
 def disk_problem(error: OSError, path: str) -> Problem:
     """Name an OSError of this module for a person."""
-    # Of a rename it is the place that is replaced: nobody knows the temporary name.
-    where = str(error.filename2 or error.filename or path)
+    where = _named(error) or path
     if error.errno in _FULL:
         return problem(Code.DISK_FULL, path=where, directory=os.path.dirname(where))
     if error.errno == errno.EROFS:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from . import attempt as table
 from . import blocked, failure, generations, inspection
-from .attempt import Attempt, State, Step
+from .attempt import Attempt, Record, State, Step
 from .candidates import Candidates
 from .connect import InterruptedPassError
 from .errors import ClaimdError, Code, Exit, Kind, Problem, problem
@@ -21,6 +21,7 @@ from .intake import Intake
 from .logbook import Logbook
 from .recovery import settle
 from .steps import Steps
+from .store import Store
 from .world import Result, World
 
 log = logging.getLogger(__name__)
@@ -98,23 +99,13 @@ class Pass:
         if self._steps.activated:
             code = Exit.OK
         elif trouble is not None:
-            code = trouble.exit
-            # Asked for a new identity and still on the old one: its own code.
-            failed = attempt is not None and attempt.replaces and attempt.state is not State.ACTIVE
-            if failed and self._serves():
-                code = Exit.OLD_IDENTITY_SERVES
+            code = exit_of(trouble, self._book.record, self._book.store)
         elif attempt is not None and attempt.state is State.FAILED and self._intake.kept:
             code = Exit.CLAIM_UNUSABLE
         if self._intake.expired and trouble is None and not self._steps.activated:
             trouble = inspection.expired(self._intake.expired[0], self._book.now())
             code = Exit.CLAIM_UNUSABLE
         return Result(code, trouble, after, self._book.record)
-
-    def _serves(self) -> bool:
-        try:
-            return self._book.store.serving() is not None
-        except OSError:
-            return False
 
     def _after_seconds(self, attempt: Attempt | None) -> float | None:
         if attempt is None or attempt.state in table.ENDED:
@@ -161,3 +152,15 @@ def _comes_back(attempt: Attempt) -> bool:
     if attempt.claim is None:
         return attempt.state is State.REGISTERING and attempt.ambiguous
     return attempt.problem is not None and attempt.problem.kind is Kind.RETRY
+
+
+def exit_of(trouble: Problem, record: Record, store: Store) -> Exit:
+    """Asked for a new identity and still on the old one has its own code."""
+    attempt = record.attempt
+    if attempt is None or not attempt.replaces or attempt.state is State.ACTIVE:
+        return trouble.exit
+    try:
+        serves = store.serving() is not None
+    except OSError:
+        serves = False
+    return Exit.OLD_IDENTITY_SERVES if serves else trouble.exit
