@@ -242,7 +242,7 @@ class TestWhatIsRefused:
         trap.write_bytes(SECRET[::-1])
         assert drop.remove(entry)
         # Nor is what an honest copy has become in its place taken for it.
-        trap.write_bytes(SECRET)
+        trap.write_bytes(SECRET + b"\n")
         os.chown(trap, 12345, 12345)
         assert not drop.remove(entry)
 
