@@ -110,6 +110,14 @@ class TestWhatIsRead:
         assert [entry.name for entry in drop.scan()] == [".claim.json.Xy12Zz"]
 
 
+def of_another(path: Path, mode: int = 0o644) -> Path:
+    """As root only."""
+    path.write_bytes(SECRET)
+    os.chown(path, 12345, 12345)
+    path.chmod(mode)
+    return path
+
+
 class TestWhatIsRefused:
     def test_a_symbolic_link(self, drop: Drop, place: Path, tmp_path: Path) -> None:
         (tmp_path / "secret").write_bytes(SECRET)
@@ -164,9 +172,7 @@ class TestWhatIsRefused:
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
     def test_a_file_is_read_once_every_change_shows_in_its_ctime(self, place: Path) -> None:
         """Within a tick somebody could make a second name of another's secret and take it away unseen."""
-        (place / "theirs").write_bytes(SECRET)
-        os.chown(place / "theirs", 12345, 12345)
-        changed = (place / "theirs").stat().st_ctime_ns
+        changed = of_another(place / "theirs").stat().st_ctime_ns
         for clock, is_read in (
             (changed, False),
             (changed + LONGEST_TICK_NS - 1, False),
@@ -183,10 +189,7 @@ class TestWhatIsRefused:
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
     def test_what_will_be_destroyed_is_read_a_moment_later(self, place: Path) -> None:
         """Others may write to it, so no look leaves it there: whoever copied it has not lost his claim."""
-        theirs = place / "theirs"
-        theirs.write_bytes(SECRET)
-        os.chown(theirs, 12345, 12345)
-        theirs.chmod(0o666)
+        theirs = of_another(place / "theirs", 0o666)
         changed = theirs.stat().st_ctime_ns
         clock = iter((changed, changed + LONGEST_TICK_NS))
         entry = only(Drop(str(place), Disk(), own_files=False, ctime_clock=lambda: next(clock)).scan())
@@ -196,10 +199,7 @@ class TestWhatIsRefused:
     def test_who_touches_his_files_all_the_time_can_t_make_a_look_last(self, place: Path) -> None:
         asked = []
         for number in range(MAX_WAITS_A_SCAN + 2):
-            path = place / f"trap-{number}"
-            path.write_bytes(SECRET)
-            os.chown(path, 12345, 12345)
-            path.chmod(0o666)
+            path = of_another(place / f"trap-{number}", 0o666)
 
         def clock() -> int:
             asked.append(0)
@@ -220,9 +220,7 @@ class TestWhatIsRefused:
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
     def test_what_was_read_goes_also_within_a_tick_of_its_last_touch(self, place: Path) -> None:
         """`scp -p` sets the times after the last byte."""
-        theirs = place / "theirs"
-        theirs.write_bytes(SECRET)
-        os.chown(theirs, 12345, 12345)
+        theirs = of_another(place / "theirs")
         changed = [theirs.stat().st_ctime_ns + LONGEST_TICK_NS]
         drop = Drop(str(place), Disk(), own_files=False, ctime_clock=lambda: changed[0])
         entry = only(drop.scan())
@@ -233,10 +231,7 @@ class TestWhatIsRefused:
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
     def test_who_writes_to_his_trap_all_the_time_does_not_keep_it(self, place: Path) -> None:
-        trap = place / "claim.json"
-        trap.write_bytes(SECRET)
-        os.chown(trap, 12345, 12345)
-        trap.chmod(0o666)
+        trap = of_another(place / "claim.json", 0o666)
         drop = Drop(str(place), Disk(), own_files=False)
         entry = only(drop.scan())
         trap.write_bytes(SECRET[::-1])

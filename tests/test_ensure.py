@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -38,11 +39,12 @@ def test_an_identity_s_end_puts_no_next_pass_off(asked: float | None, told: floa
     assert _with_expiry(result, None, NOW) is result
 
 
+@dataclass
 class Shared(Rig):
     """The service's pass holds the lock until the person's command has waited once."""
 
     meanwhile: Callable[[], object] | None = None
-    waited: list[float]
+    waited: list[float] = field(default_factory=list)
 
     def advance(self, seconds: float) -> None:
         super().advance(seconds)
@@ -54,10 +56,17 @@ class Shared(Rig):
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Shared:
-    rig = Shared.new(tmp_path)
+    return shared_device(tmp_path)
+
+
+def shared_device(place: Path, more: str = "") -> Shared:
+    rig = Shared.new(place, more=more)
     assert isinstance(rig, Shared)
-    rig.waited = []
     return rig
+
+
+def said(result: Result) -> tuple[Exit, Code | None]:
+    return result.exit, None if result.problem is None else result.problem.code
 
 
 def hold(rig: Shared, then: Callable[[], object]) -> None:
@@ -86,18 +95,13 @@ def test_why_the_other_pass_failed_is_what_a_person_waited_for(shared: Shared) -
     shared.advance(3600)
     hold(shared, shared.one_pass)
     result = shared.one_pass(by_hand=True)
-    assert (result.exit, result.problem and result.problem.code) == (
-        Exit.CLAIM_UNUSABLE,
-        Code.CLAIM_EXPIRED,
-    )
+    assert said(result) == (Exit.CLAIM_UNUSABLE, Code.CLAIM_EXPIRED)
     status = json.loads((shared.root / "run/claimd/status.json").read_text())
     assert status["problem"]["code"] == Code.CLAIM_EXPIRED.value
 
 
 def test_a_failed_replacement_has_its_own_code_for_who_waited_too(tmp_path: Path) -> None:
-    rig = Shared.new(tmp_path, more='reprovision = "replace"')
-    assert isinstance(rig, Shared)
-    rig.waited = []
+    rig = shared_device(tmp_path, more='reprovision = "replace"')
     assert rig.recover().is_active
     rig.faults = (Fault("create", 1, What.UNAVAILABLE),)
     rig.drop(1)
@@ -105,10 +109,7 @@ def test_a_failed_replacement_has_its_own_code_for_who_waited_too(tmp_path: Path
     rig.advance(4 * 3600)
     hold(rig, rig.one_pass)
     result = rig.one_pass(by_hand=True)
-    assert (result.exit, result.problem and result.problem.code) == (
-        Exit.OLD_IDENTITY_SERVES,
-        Code.CLAIM_RAN_OUT,
-    )
+    assert said(result) == (Exit.OLD_IDENTITY_SERVES, Code.CLAIM_RAN_OUT)
     assert [note.code for note in result.notes] == [Code.OLD_IDENTITY_SERVES]
 
 
@@ -127,10 +128,7 @@ def test_that_a_claim_was_not_needed_is_heard_by_who_waited(shared: Shared) -> N
     shared.drop(1)
     hold(shared, shared.one_pass)
     result = shared.one_pass(by_hand=True)
-    assert (result.exit, result.problem and result.problem.code) == (
-        Exit.NOTHING_TO_DO,
-        Code.CLAIM_NOT_NEEDED,
-    )
+    assert said(result) == (Exit.NOTHING_TO_DO, Code.CLAIM_NOT_NEEDED)
 
 
 def test_aws_takes_one_connect_a_second(shared: Shared) -> None:
@@ -159,7 +157,7 @@ def test_a_claim_is_kept_where_an_identity_can_not_be_pointed_to(tmp_path: Path)
     current.mkdir()
     rig.drop(1)
     result = rig.one_pass()
-    assert (result.exit, result.problem and result.problem.code) == (Exit.DISK, Code.DISK_FAILED)
+    assert said(result) == (Exit.DISK, Code.DISK_FAILED)
     assert result.problem is not None
     assert result.problem.happened == f"cannot write or read {current}: Is a directory"
     assert result.after_seconds == STALE_LOOK_SECONDS

@@ -14,10 +14,10 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from . import preflight, sweep
+from . import preflight
 from .durable import Disk
 from .inquiry import Check, Found, failed, ok, skipped, warning
-from .listing import ASIDE_PREFIX
+from .listing import OURS
 from .model import short, spoken
 from .patient import file_system, text_of
 from .pem import parse_certificate, parse_private_key
@@ -150,7 +150,7 @@ def _right_to_read(patient: Patient) -> Found:
 
 def _drop_contents(patient: Patient) -> Found:
     directory, now = patient.layout.drop_directory, time.time()
-    names = [n for n in os.listdir(directory) if not n.startswith((sweep.PREFIX, ASIDE_PREFIX))]
+    names = [n for n in os.listdir(directory) if not n.startswith(OURS)]
     old = []
     for name in names:
         try:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from . import answer, config, facts, forget, generations, news, origin, proxy, sweep, system
+from . import answer, config, facts, forget, generations, news, origin, proxy, system
 from . import attempt as table
 from .answering import Answers
 from .attempt import Record
@@ -29,7 +29,7 @@ from .errors import ClaimdError, Code, Exit, Problem, problem
 from .generations import Retention
 from .intake import Intake, Rules
 from .ledger import Moment
-from .listing import ASIDE_PREFIX
+from .listing import OURS
 from .lock import LockedError, for_a_moment
 from .looking import Patience, elapsed, look
 from .model import Layout, Target
@@ -206,9 +206,6 @@ def _patience(request: Request, outside: Outside) -> Callable[[], bool]:
     return for_a_moment(outside.elapsed, outside.sleep, request.stopping, say)
 
 
-_SET_ASIDE = (sweep.PREFIX, ASIDE_PREFIX)
-
-
 def _failure_since(began: datetime, store: Store) -> Result | None:
     """What the pass before has said of the drop, when no other is there: one more pass, which would come upon
     nothing, would take it back."""
@@ -217,7 +214,7 @@ def _failure_since(began: datetime, store: Store) -> Result | None:
     if last is None or last.at < began or last.result == "active" or status is None:
         return None
     is_open = record.attempt is not None and record.attempt.state not in table.ENDED
-    if is_open or any(not name.startswith(_SET_ASIDE) for name in os.listdir(store.layout.drop_directory)):
+    if is_open or any(not name.startswith(OURS) for name in os.listdir(store.layout.drop_directory)):
         return None
     found = status["problem"] and problem_from_json(status["problem"])
     if not found or found.code is not last.code:

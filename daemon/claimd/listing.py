@@ -28,6 +28,8 @@ _NOBODY = -1
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 # What was set aside because of `unrecognised = "keep-aside"`; not looked at again.
 ASIDE_PREFIX = ".claimd-aside-"
+# What the daemon has put there itself.
+OURS = (sweep.PREFIX, ASIDE_PREFIX)
 
 
 @dataclass
