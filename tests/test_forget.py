@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +16,7 @@ from claimd.forget import Memory, NotAgreedError, finish, forgotten, left_behind
 from claimd.lock import LockedError
 from claimd.store import Store
 from device import DEADLINE_SECONDS, Device
-from faults.calls import Counting, Killing, When
-from faults.kills import points
+from faults.calls import Counting
 from faults.rig import Rig, copy_of
 from faults.scenarios import PLAIN
 
@@ -76,40 +74,6 @@ def test_a_device_that_forgot_takes_a_new_claim(provisioned: Rig, tmp_path: Path
     forget(store_of(copy.root))
     copy.drop(1)
     assert copy.recover().is_active
-
-
-def killed_while_forgetting(root: Path, point: Killing) -> bool:
-    """In a child, that dies at one disk call."""
-    pid = os.fork()
-    if pid == 0:
-        forget(store_of(root, Disk(point)))
-        os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-
-
-def test_killed_at_every_call_it_is_finished_by_the_next_pass(provisioned: Rig, tmp_path: Path) -> None:
-    counting = Counting()
-    whole = copy_of(provisioned, tmp_path / "count")
-    forget(store_of(whole.root, Disk(counting)))
-    killed = 0
-    for point in points(counting.names):
-        if point.when is When.HALF:
-            continue
-        copy = copy_of(provisioned, tmp_path / "point")
-        assert killed_while_forgetting(copy.root, Killing(point.number, point.when)), point
-        killed += 1
-        store = store_of(copy.root)
-        begun = store.is_forgetting()
-        if begun:
-            with store.locked():
-                finish(store)
-        if begun or not (copy.root / "var/lib/claimd/attempt.json").exists():
-            assert state(copy.root) == [], point
-        else:
-            current = store.current()
-            assert current is not None, f"{point}: not begun, so nothing is missing"
-        shutil.rmtree(copy.root.parent)
-    assert killed > 20
 
 
 def test_the_order_can_be_cut_at_any_sync(provisioned: Rig, tmp_path: Path) -> None:

@@ -50,16 +50,24 @@ def calls_of(rig: Rig, place: Path) -> list[str]:
 
 
 def sweep(
-    scenario: Scenario, place: Path, *, seeds: tuple[int, ...], every: int = 1, change: Rig | None = None
+    scenario: Scenario,
+    place: Path,
+    *,
+    seeds: tuple[int, ...],
+    every: int = 1,
+    change: Rig | None = None,
+    until: str | None = None,
 ) -> Row:
-    """`every`: one point of so many, beginning elsewhere for each seed. `change`: a device made before."""
+    """`every`: one point of so many, beginning elsewhere for each seed. `change`: a device made before.
+    `until`: the boundary with which the part that is struck ends."""
     row = Row(f"kill -9: {scenario.name}")
     start = change or scenario.make(place / "start")
     for seed in seeds:
         rig = with_seed(start, seed)
         names = calls_of(rig, place / "map")
         chance = random.Random(f"{scenario.name} {seed}")
-        for point in list(points(names))[seed % every :: every]:
+        part = names if until is None else names[: names.index(until)]
+        for point in list(points(part))[seed % every :: every]:
             where = f"seed {seed}, {point.when.value} call {point.number} ({point.name})"
             findings, struck = strike(copy_of(rig, place / "point"), scenario, point, names, chance)
             row.add(where, findings, struck=struck)

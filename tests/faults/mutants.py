@@ -77,6 +77,14 @@ class LateStore(Store):
         super().complete(certificate_id, document)
 
 
+class HastyStore(Store):
+    """`claimd forget` takes its intent back before it has destroyed anything."""
+
+    def forget(self) -> None:
+        self.disk.remove_file(self._forgetting)
+        super().forget()
+
+
 class WastefulStore(Store):
     """A claim that comes to a provisioned device is not kept."""
 

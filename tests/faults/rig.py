@@ -159,15 +159,21 @@ class Rig:
 
     def one_pass(
         self,
+    def chance(self) -> random.Random:
+        return random.Random(f"{self.seed} {self.clock.at}")
+
+    def disk_of(self, calls: Calls | None, chance: random.Random) -> Disk:
+        return self.disk(
+            calls if calls is not None else PlainCalls(), lambda: f"{chance.getrandbits(64):016x}"
+        )
+
         calls: Calls | None = None,
         boundary: Callable[[str], None] = lambda name: None,
         *,
         by_hand: bool = False,
     ) -> Result:
-        chance = random.Random(f"{self.seed} {self.clock.at}")
-        disk = self.disk(
-            calls if calls is not None else PlainCalls(), lambda: f"{chance.getrandbits(64):016x}"
-        )
+        chance = self.chance()
+        disk = self.disk_of(calls, chance)
         request = Request(
             Layout(str(self.root)),
             None,

@@ -30,6 +30,7 @@ from faults import (
     errnos,
     ext4,
     kills,
+    forgetting,
     network,
     powercut,
     scenarios,
@@ -69,6 +70,12 @@ def _power(scenario: Scenario) -> Job:
 
 
 def _errno(*, persistent: bool) -> Job:
+def _forget(place: Path, more: int) -> list[Row]:
+    (place / "cut").mkdir()
+    struck = forgetting.killed(place / "kill", seeds=SEEDS, every=len(SEEDS) * more)
+    return [struck, forgetting.cut_off(place / "cut", every=more)]
+
+
     return lambda place, more: [errnos.sweep(PLAIN, place, persistent=persistent, every=more)]
 
 
@@ -83,6 +90,7 @@ JOBS: dict[str, Job] = {
     **{f"kill: {s.name}": _kill(s) for s in scenarios.ALL},
     **{f"power: {s.name}": _power(s) for s in (PLAIN, LOST_REGISTER, DEVICE_KEY, REPLACE)},
     "teeth": teeth.job,
+    "forget": _forget,
     "errno once": _errno(persistent=False),
     "errno lasting": _errno(persistent=True),
     "chaos relay": lambda place, more: [network.cuts(place, every=more)],
