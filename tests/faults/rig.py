@@ -43,6 +43,7 @@ ThingName = "thing-under-test"
 [timeouts]
 grace_seconds = 0
 """
+MACHINE_ID = "0123456789abcdef" * 2 + "\n"
 # Passes until a device has recovered: far more than it may need, so that a loop ends.
 LONGEST_RECOVERY = 40
 MICROSECOND = timedelta(microseconds=1)
@@ -114,6 +115,7 @@ class Rig:
             (self.root / path).chmod(mode)
         ca = self.root / "etc/claimd/ca.pem"
         ca.write_bytes(authority().pem)
+        (self.root / "etc/machine-id").write_text(MACHINE_ID)
         (self.root / "etc/claimd/claimd.toml").write_text(CONFIGURATION.format(ca=ca, more=self.more))
         self.drop(0)
 

@@ -33,6 +33,11 @@ CHANGES = (
     with_each_step_behind_the_next_request,
 )
 
+_MACHINE = (
+    "one that is damaged or missing says nothing, and is written again; what it guards against, a disk in "
+    "another device, comes later"
+)
+
 # By the change's label, with * for anything: why it is survived. The first one that fits counts.
 REASONS: dict[str, str] = {
     "without make_directory *: sync directory": "the start of a pass syncs the directories again",
@@ -60,6 +65,9 @@ REASONS: dict[str, str] = {
         "the record proves the identity: the link is made again"
     ),
     "without write_file activated: *": "it is compared with `current` in each pass and written again",
+    "without write_file machine.json: *": _MACHINE,
+    "write_file machine.json: rename before *": _MACHINE,
+    "write_file machine.json behind aws *": _MACHINE,
     "without write_file told.json: *": "it holds what was told to people; they are told once more",
     "write_file identity/ID/*: rename before *": "the documents are made again from the record",
     "make_tree claims/ID: rename before *": (
