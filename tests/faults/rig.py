@@ -159,8 +159,6 @@ class Rig:
             token_registers_again=self.token_registers_again,
         )
 
-    def one_pass(
-        self,
     def chance(self) -> random.Random:
         return random.Random(f"{self.seed} {self.clock.at}")
 
@@ -169,6 +167,8 @@ class Rig:
             calls if calls is not None else PlainCalls(), lambda: f"{chance.getrandbits(64):016x}"
         )
 
+    def one_pass(
+        self,
         calls: Calls | None = None,
         boundary: Callable[[str], None] = lambda name: None,
         *,

@@ -10,6 +10,7 @@ that it has not; the objections follow the table.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -29,8 +30,8 @@ from faults import (
     cpp,
     errnos,
     ext4,
-    kills,
     forgetting,
+    kills,
     network,
     powercut,
     scenarios,
@@ -45,8 +46,8 @@ from faults.table import Row, lines
 
 SEEDS = (1, 2, 3, 4, 5)
 # Each seed strikes one of so many calls, elsewhere than the seed before: all of them, or all by turns.
-EVERY = {PLAIN.name: 1, LOST_REGISTER.name: 2}
-OTHERS_EVERY = 10
+EVERY = {PLAIN.name: 1, LOST_REGISTER.name: 5}
+OTHERS_EVERY = 15
 
 # With one of how many points: 1 is the full length.
 Job = Callable[[Path, int], list[Row]]
@@ -69,13 +70,13 @@ def _power(scenario: Scenario) -> Job:
     return job
 
 
-def _errno(*, persistent: bool) -> Job:
 def _forget(place: Path, more: int) -> list[Row]:
     (place / "cut").mkdir()
     struck = forgetting.killed(place / "kill", seeds=SEEDS, every=len(SEEDS) * more)
     return [struck, forgetting.cut_off(place / "cut", every=more)]
 
 
+def _errno(*, persistent: bool) -> Job:
     return lambda place, more: [errnos.sweep(PLAIN, place, persistent=persistent, every=more)]
 
 
@@ -89,8 +90,8 @@ JOBS: dict[str, Job] = {
     "walks": walks.job,
     **{f"kill: {s.name}": _kill(s) for s in scenarios.ALL},
     **{f"power: {s.name}": _power(s) for s in (PLAIN, LOST_REGISTER, DEVICE_KEY, REPLACE)},
-    "teeth": teeth.job,
     "forget": _forget,
+    "teeth": teeth.job,
     "errno once": _errno(persistent=False),
     "errno lasting": _errno(persistent=True),
     "chaos relay": lambda place, more: [network.cuts(place, every=more)],
@@ -130,6 +131,8 @@ def main() -> int:
 def _one(name: str, every: int) -> int:
     """In a process of its own: the rows as one line of JSON."""
     logging.disable()  # what a device in trouble says is not what is judged here
+    gc.freeze()  # a child that collected garbage would copy every page of what is loaded here
+    os.register_at_fork(after_in_child=gc.disable)
     place = Path(
         tempfile.mkdtemp(prefix="claimd-faults-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
     )
