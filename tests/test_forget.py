@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from claimd.drop import MAX_FOLDERS_A_SCAN
 from claimd.durable import Disk
 from claimd.forget import Memory, NotAgreedError, finish, forgotten, left_behind, memory
 from claimd.lock import LockedError
@@ -212,6 +213,17 @@ sys.exit(cli.main(["--root", {str(root)!r}, "forget", "--yes"]))
         assert "no secret and no memory" in ended.stdout
         assert [p for p, data in device.files().items() if b"PRIVATE KEY" in data] == []
         assert device.dropped() == []
+
+    def test_of_an_image_all_that_was_dropped_goes(self, provisioned: Rig, tmp_path: Path) -> None:
+        """More folders than one look reads, with what can be no claim in them."""
+        device = Device(copy_of(provisioned, tmp_path / "copy").root)
+        for number in range(MAX_FOLDERS_A_SCAN + 2):
+            folder = device.drop / f"folder-{number}"
+            folder.mkdir()
+            (folder / "private.key").write_text("-----BEGIN RSA PRIVATE KEY-----\n")
+        ended = device.run("forget", "--generalize", "--yes")
+        assert ended.returncode == 0, ended.stderr
+        assert os.listdir(device.drop) == []
 
     def test_a_secret_that_is_left_is_named(self, provisioned: Rig, tmp_path: Path) -> None:
         device = Device(copy_of(provisioned, tmp_path / "copy").root)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -116,15 +116,23 @@ def take_back_words(layout: Layout, store: Store) -> None:
 
 
 def clear_the_drop(layout: Layout, store: Store) -> None:
-    """For an image: also what was dropped. Raises OSError."""
+    """For an image: also what was dropped, however much; what can't be removed, `left_behind` names."""
     drop = Drop(layout.drop_directory, store.disk, own_files=True)
+    while _clear_once(drop):
+        pass
+
+
+def _clear_once(drop: Drop) -> bool:
+    """Whether anything is gone: one scan reads so many names and folders, and no more."""
     try:
-        entries = drop.scan()
+        entries = [entry for entry in drop.scan() if entry.folder is None]
     except ClaimdError:
-        entries = []
+        return False
+    gone = False
     for entry in entries:
-        if entry.folder is None:
-            drop.remove(entry)
+        with suppress(OSError):
+            gone |= drop.remove(entry)
+    return gone
 
 
 def left_behind(layout: Layout) -> list[str]:
