@@ -28,6 +28,7 @@ from claimd.drop import (
     MAX_FOLDERS_A_SCAN,
     MAX_KEPT_ASIDE,
     MAX_MODES_A_FOLDER,
+    MAX_THINNED_OUT,
     MAX_WAITS_A_SCAN,
     Drop,
     Entry,
@@ -39,6 +40,7 @@ from claimd.durable import TEMPORARY_PREFIX, Disk
 from claimd.errors import ClaimdError, Code
 from claimd.listing import ASIDE_PREFIX, MAX_ENTRIES_A_SCAN, MAX_QUEUES
 from claimd.pem import MAX_FILE_BYTES
+from faults.calls import Counting
 
 NOBODY = 65534
 SECRET = b"what nobody may read"
@@ -374,6 +376,9 @@ class Unwilling(Disk):
     def remove_from(self, directory_fd: int, name: str) -> None:
         raise self._error(name)
 
+    def unlink_in(self, directory_fd: int, name: str) -> None:
+        raise self._error(name)
+
     def rename_in(self, directory_fd: int, name: str, new: str, new_directory_fd: int | None = None) -> None:
         raise self._error(name)
 
@@ -448,6 +453,15 @@ class TestRemoving:
         assert len(os.listdir(place)) == MAX_KEPT_ASIDE + 20
         drop.thin_out_kept_aside()
         assert [name.endswith("-new") for name in os.listdir(place)] == [True] * MAX_KEPT_ASIDE
+
+    def test_of_a_flood_of_such_names_so_many_go_at_once(self, place: Path) -> None:
+        """Anybody can make them; one sync is enough for all."""
+        for number in range(MAX_KEPT_ASIDE + MAX_THINNED_OUT + 10):
+            (place / f"{ASIDE_PREFIX}{number}").touch()
+        counting = Counting()
+        Drop(str(place), Disk(counting), own_files=True).thin_out_kept_aside()
+        assert len(os.listdir(place)) == MAX_KEPT_ASIDE + 10
+        assert counting.names.count("fsync") == 1
 
     @pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
     def test_one_that_can_t_go_stops_nothing(self, drop: Drop, place: Path, error: type[OSError]) -> None:

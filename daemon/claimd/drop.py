@@ -45,6 +45,8 @@ READING_SECONDS = 0.3
 
 # Of `unrecognised = "keep-aside"`.
 MAX_KEPT_ASIDE = 100
+# More than a look can keep aside; anybody can make such names by himself, and no pass stays with them.
+MAX_THINNED_OUT = 2 * MAX_ENTRIES_A_SCAN
 
 PROTECTED_HARDLINKS = "/proc/sys/fs/protected_hardlinks"
 
@@ -186,13 +188,15 @@ class Drop:
         with self._opened() as directory:
             kept = [each for each in _list_names(directory) if each.startswith(ASIDE_PREFIX)]
             kept.sort(key=lambda name: _changed_at(directory, name))
-            for name in kept[:-MAX_KEPT_ASIDE]:
+            for name in kept[:-MAX_KEPT_ASIDE][:MAX_THINNED_OUT]:
                 with suppress(OSError):  # an owner may rename what is his; the next time there is another
                     self._remove_any(directory, name)
+            with suppress(OSError):  # one that comes back is removed again
+                self._disk.sync_descriptor(directory)
 
     def _remove_any(self, directory: int, name: str) -> None:
         try:
-            self._disk.remove_from(directory, name)
+            self._disk.unlink_in(directory, name)
         except OSError:  # a folder
             aside = sweep.PREFIX + secrets.token_hex(8)
             self._disk.rename_in(directory, name, aside)
