@@ -26,7 +26,7 @@ from claimd.recovery import identity_of
 from claimd.steps import REFUSALS_BEFORE_POLICY
 from claimd.store import Identity, Store
 from claimd.world import DEFAULTS, Result, Settings, World
-from faults.cloud import Cloud, CloudLink, Fault, MemoryJournal, What
+from faults.cloud import Cloud, CloudLink, Fault, MemoryJournal, What, certificate_id
 from material import NOW, claim, issued
 
 ID = "c0" * 32
@@ -658,6 +658,26 @@ def test_a_certificate_that_can_not_be_used_is_never_registered(store: Store) ->
     assert result.record.attempt is not None and result.record.attempt.state is State.CLAIMED
     assert cloud.known().asked == {"create": 1}
     assert (store.staged(), store.claim_names()) == ([], [mine.fingerprint])
+
+
+def test_an_answer_under_the_id_of_a_key_that_is_here_touches_nothing_of_it(store: Store) -> None:
+    """A key that was set aside may be active in AWS, whatever an endpoint says."""
+    first = certificate_id(0)
+    store.stage(issued(first), b"roots")
+    store.forget_token(first)
+    folder = Path(store.layout.identity_directory) / first
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    mine = claim()
+    store.secure_claim(mine)
+    cloud = Cloud(MemoryJournal(), lambda: NOW, claims=[mine.certificate.pem])
+    result = run(store, cloud, NOW)
+    assert result.problem is not None and result.problem.code is Code.ANSWER_INVALID
+    assert "is here already" in result.problem.happened
+    assert result.after_seconds is not None and store.claim_names() == [mine.fingerprint]
+    run(store, cloud, NOW + timedelta(seconds=result.after_seconds))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    serving = store.current()
+    assert serving is not None and serving.certificate_id == certificate_id(1)
 
 
 def test_however_many_claims_somebody_invents_the_honest_one_has_its_turn_in_one_pass(store: Store) -> None:

@@ -87,6 +87,10 @@ class Steps:
         attempt = replace(attempt, target=target)
         self._book.save(attempt)
         issued = self._ask_for_certificate(line, target, key)
+        if issued.certificate_id in self._store.staged():
+            # AWS gives an id once. What lies under it may be active, or serve: it is not this answer's.
+            detail = "certificateId is that of a certificate that is here already"
+            raise fail(Code.ANSWER_INVALID, step=Exchange.CREATE_KEYS.value, detail=detail)
         # An identity that can't connect would be registered for good.
         self._dialer().check(issued, roots)
         try:

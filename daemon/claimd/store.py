@@ -266,11 +266,11 @@ class Store:
         """Keep what CreateKeys answered, before anything else is sent.
 
         If it dies half-way: nothing under the certificate's id, and AWS deletes the unused
-        certificate within the hour.
+        certificate within the hour. Raises ValueError when something is there under that id.
         """
         path = self._identity(issued.certificate_id)
-        if os.path.isdir(path):
-            return
+        if os.path.lexists(path):
+            raise ValueError("an id is given once")
         files = {
             KEY: File(issued.key.pem.reveal(), 0o640),
             CERTIFICATE: File(issued.certificate.pem.encode("ascii"), 0o640),
