@@ -680,6 +680,25 @@ def test_an_answer_under_the_id_of_a_key_that_is_here_touches_nothing_of_it(stor
     assert serving is not None and serving.certificate_id == certificate_id(1)
 
 
+def test_claims_that_are_dead_are_written_down_once_for_all(store: Store) -> None:
+    dead = [claim(not_after=NOW) for _ in range(5)]
+    mine = claim()
+    store.secure_claim(mine)
+    store.secure_claim(dead[0])
+    saved: list[int] = []
+
+    class Counted(Store):
+        def save_record(self, what: Record) -> None:
+            saved.append(sum(o.code is Code.CLAIM_EXPIRED for o in what.history))
+            super().save_record(what)
+
+    counted = Counted(store.layout, store.disk)
+    cloud = Cloud(MemoryJournal(), lambda: NOW, claims=[mine.certificate.pem])
+    Pass(_world(counted, cloud), replace(NOTHING_DROPPED, expired=tuple(dead))).run()
+    assert saved[0] == 5 and set(saved) == {5}, "before anything else, in one write"
+    assert counted.current() is not None and counted.claim_names() == []
+
+
 def test_however_many_claims_somebody_invents_the_honest_one_has_its_turn_in_one_pass(store: Store) -> None:
     """They live longer, so they come first; each once."""
     mine = claim()

@@ -30,16 +30,18 @@ class Candidates:
         self._tried: set[str] = set()
 
     def bury_expired(self) -> None:
-        for claim in self._intake.expired:
-            self._book.ended(claim.fingerprint, "failed", Code.CLAIM_EXPIRED)
         mine = self._book.record.attempt.claim if self._book.record.attempt else None
-        for claim in self._store.claims():
-            if mine and mine.fingerprint == claim.fingerprint:
-                continue
-            if not self._is_dead(claim):
-                continue
-            if not self._book.is_told(claim.fingerprint, "failed"):
-                self._book.ended(claim.fingerprint, "failed", Code.CLAIM_EXPIRED)
+        dead = [
+            claim
+            for claim in self._store.claims()
+            if not (mine and mine.fingerprint == claim.fingerprint) and self._is_dead(claim)
+        ]
+        untold = dict.fromkeys(claim.fingerprint for claim in self._intake.expired)
+        untold.update(
+            dict.fromkeys(c.fingerprint for c in dead if not self._book.is_told(c.fingerprint, "failed"))
+        )
+        self._book.ended(untold, "failed", Code.CLAIM_EXPIRED)
+        for claim in dead:
             try:
                 self._store.destroy_claim(claim.fingerprint)
             except OSError as error:
@@ -101,7 +103,7 @@ class Candidates:
         for fingerprint in self._store.claim_names():
             told = fingerprint not in came and self._book.is_told(fingerprint, "not-needed")
             if fingerprint != mine and not told:
-                self._book.ended(fingerprint, "not-needed", Code.CLAIM_NOT_NEEDED)
+                self._book.ended([fingerprint], "not-needed", Code.CLAIM_NOT_NEEDED)
             try:
                 self._store.destroy_claim(fingerprint)
             except OSError as error:

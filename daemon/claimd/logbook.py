@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -57,8 +58,13 @@ class Logbook:
         self.record = record
         self.world.publish(record, None)
 
-    def ended(self, claim: str, result: str, code: Code | None) -> None:
-        self.keep(self.record.with_outcome(Outcome(self.now(), claim, result, None, None, code)))
+    def ended(self, claims: Iterable[str], result: str, code: Code | None) -> None:
+        """Written and told once, however many there are."""
+        record = self.record
+        for claim in claims:
+            record = record.with_outcome(Outcome(self.now(), claim, result, None, None, code))
+        if record is not self.record:
+            self.keep(record)
 
     def is_told(self, claim: str, result: str) -> bool:
         """What can't be removed is met in every pass, and ends in the history once."""
