@@ -22,16 +22,23 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 import material
-from claimd import traces
+from claimd import intake, traces
 from claimd.attempt import Outcome, Record
 from claimd.drop import Drop
 from claimd.durable import Disk
 from claimd.ensure import ConfigurationFiles
 from claimd.errors import Code, Problem
-from claimd.intake import MAX_CLAIMS_OF_AN_OWNER, SETTLED_SECONDS, Intake, Reception, Rules
+from claimd.intake import (
+    MAX_CERTIFICATES_OF_AN_OWNER,
+    MAX_CLAIMS_OF_AN_OWNER,
+    SETTLED_SECONDS,
+    Intake,
+    Reception,
+    Rules,
+)
 from claimd.ledger import Ledger, Moment
 from claimd.listing import ASIDE_PREFIX
-from claimd.model import Layout
+from claimd.model import Claim, Layout, short
 from claimd.store import Store
 
 LATER = 10_000.0
@@ -194,6 +201,32 @@ class TestMany:
         assert len(world.look().kept) == 1
         assert len(world.names()) == 1
 
+    @pytest.mark.parametrize("life", [300.0, -60.0])
+    def test_a_file_of_many_certificates_is_not_many_claims(self, world: World, life: float) -> None:
+        """Each would name every file with the key: memory and time would grow with their product."""
+        key = material.new_key()
+        now = datetime.now(timezone.utc).replace(microsecond=0)
+        start, end = now - timedelta(minutes=20), now + timedelta(seconds=life)
+        for number in range(3):
+            made = [material.pair(not_before=start, not_after=end, key=key) for _ in range(15)]
+            world.put(f"flood-{number}", made[0].key + "".join(each.certificate for each in made))
+        honest = world.pair()
+        world.put("claim", whole(honest))
+        found = world.look()
+        assert honest.claim in found.kept
+        assert len(found.kept) + len(found.expired) <= MAX_CERTIFICATES_OF_AN_OWNER
+        assert len(found.expired) == (0 if life > 0 else 30)
+        assert Code.CLAIM_TOO_MANY in codes(found).values() and found.due_seconds is not None
+
+    def test_nor_are_they_in_the_files_of_many_accounts(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(intake, "MAX_CERTIFICATES", 2)
+        for number in range(3):
+            world.put(f"{number}", whole(world.pair()))
+        found = world.look()
+        assert len(found.kept) == 2 and list(codes(found).values()) == [Code.CLAIM_TOO_MANY]
+
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
     def test_another_account_has_room_of_its_own(self, world: World) -> None:
         for number in range(MAX_CLAIMS_OF_AN_OWNER + 2):
@@ -220,6 +253,29 @@ def test_a_claim_that_can_t_be_kept_keeps_no_other_waiting(world: World) -> None
 
 
 class TestCopiesThatComeBack:
+    def test_of_many_copies_the_journal_has_one_line_and_the_store_is_read_once(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        pair = world.pair()
+        world.put("claim", whole(pair))
+        world.look()
+        for number in range(20):
+            world.put(f"copy-{number}", pair.key)
+        reads, read = iter(range(20)), Store.claims
+
+        def counted(store: Store) -> list[Claim]:
+            next(reads)
+            return read(store)
+
+        monkeypatch.setattr(Store, "claims", counted)
+        caplog.clear()
+        assert len(world.look().destroyed) == 20
+        assert [each.message for each in caplog.records] == [
+            f"a copy of claim {short(pair.claim.fingerprint)} is destroyed: it is already taken in (20 times)"
+        ]
+        assert next(reads) == 1
+
     def taken(self, world: World) -> material.Pair:
         pair = world.pair()
         world.put("device.pem.crt", pair.key)

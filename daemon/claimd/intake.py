@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,10 @@ _BY_PROGRAMS = re.compile(
 
 # Whoever drops more has made a mistake, or means to fill the disk. A multiple of what anybody needs.
 MAX_CLAIMS_OF_AN_OWNER = 8
+# So many certificates of one account, and of all, are paired with keys in one look: one file may hold fifteen
+# of one key, and each would be a claim that names every file with that key.
+MAX_CERTIFICATES_OF_AN_OWNER = 4 * MAX_CLAIMS_OF_AN_OWNER
+MAX_CERTIFICATES = 8 * MAX_CERTIFICATES_OF_AN_OWNER
 # When the others have become an identity or died there is room again; no event tells.
 _ROOM_SECONDS = 30.0
 # Where there was more than a pass could read, the next one goes on after so long.
@@ -137,6 +142,7 @@ class _Looking:
         self._destroyed: dict[str, Problem] = {}
         self._aside: set[str] = set()
         self._gone: set[str] = set()
+        self._copies: Counter[str] = Counter()
         self._ended = 0
         self._trappers: list[int | None] = []
         self._due: list[float] = []
@@ -148,6 +154,7 @@ class _Looking:
             elif not entry.is_folder:
                 self._materials[name] = recognise(name, entry.data)
         self._remember_junk()
+        self._leave_too_many()
         pairing = pair_up(self._materials)
         for claim, names in pairing.claims:
             self._receive(claim, names)
@@ -168,6 +175,25 @@ class _Looking:
         )
         self._memory.remember_read(useless)
 
+    def _leave_too_many(self) -> None:
+        """In the order of the look, newest first, in turn from each owner: a flood hides nobody's claim."""
+        counts: Counter[int | None] = Counter()
+        for name, material in list(self._materials.items()):
+            owner, more = self._entries[name].owner, len(material.certificates)
+            if (
+                counts[owner] + more <= MAX_CERTIFICATES_OF_AN_OWNER
+                and counts.total() + more <= MAX_CERTIFICATES
+            ):
+                counts[owner] += more
+                continue
+            self._wait_for_room(material.certificates[0].fingerprint, (name,))
+            del self._materials[name]
+
+    def _wait_for_room(self, fingerprint: str, names: Iterable[str]) -> None:
+        many = problem(Code.CLAIM_TOO_MANY, claim=short(fingerprint), count=MAX_CLAIMS_OF_AN_OWNER)
+        self._problems.update(dict.fromkeys(names, many))
+        self._due.append(_ROOM_SECONDS)
+
     # -- claims
 
     def _receive(self, claim: Claim, names: frozenset[str]) -> None:
@@ -184,9 +210,7 @@ class _Looking:
         elif self._memory.is_in_use(claim.fingerprint):
             self._came_back(claim.fingerprint, names)
         elif self._memory.held_for(owner := self._entries[sorted(names)[0]].owner) >= MAX_CLAIMS_OF_AN_OWNER:
-            many = problem(Code.CLAIM_TOO_MANY, claim=short(claim.fingerprint), count=MAX_CLAIMS_OF_AN_OWNER)
-            self._problems.update(dict.fromkeys(names, many))
-            self._due.append(_ROOM_SECONDS)
+            self._wait_for_room(claim.fingerprint, names)
             return
         else:
             store = self._reception.store
@@ -216,7 +240,7 @@ class _Looking:
             return  # the folder it came in, left there until the copying was over
         for name in names:
             self._destroyed[name] = problem(Code.CLAIM_ALREADY_TAKEN_IN, claim=short(fingerprint), file=name)
-            log.info("a copy of claim %s is destroyed: it is already taken in", short(fingerprint))
+            self._copies[short(fingerprint)] += 1
 
     def _find_halves_that_came_back(self, pairing: Pairing) -> None:
         """`sed -i` and editors bring one of the two files back."""
@@ -391,6 +415,9 @@ class _Looking:
             self._due.append(SWEPT_SECONDS)
 
     def _result(self) -> Intake:
+        for claim, count in self._copies.items():
+            many = "" if count == 1 else f" ({count} times)"
+            log.info("a copy of claim %s is destroyed: it is already taken in%s", claim, many)
         if self._ended:
             # Not a line each, and no names: there may be thousands, and they are anybody's words.
             log.info(

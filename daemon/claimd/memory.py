@@ -32,6 +32,7 @@ class Memory:
     def __init__(self, store: Store, ledger: Ledger) -> None:
         self._store = store
         self._used: frozenset[str] | None = None
+        self._held: frozenset[str] | None = None
         self.ledger = ledger
         self.read_before: set[tuple[str, int]] = set()
 
@@ -45,8 +46,8 @@ class Memory:
             owner,
             now if lives else None,
         )
-        held = {kept.fingerprint for kept in self._store.claims()}
-        self.ledger = self.ledger.with_taken(taken, held)
+        self._held = self._all_held() | {claim.fingerprint}
+        self.ledger = self.ledger.with_taken(taken, self._held)
 
     def let_go_of(self, others: Mapping[str, Problem]) -> None:
         """Files that are something else than the claim that once came under their names."""
@@ -72,7 +73,7 @@ class Memory:
     def held_for(self, owner: int | None) -> int:
         """How many claims of this account are kept."""
         mine = {taken.fingerprint for taken in self.ledger.taken if taken.owner == owner}
-        return sum(claim.fingerprint in mine for claim in self._store.claims()) if mine else 0
+        return len(mine & self._all_held())
 
     def taken_with_key(self, public_key_id: str) -> Taken | None:
         """The claim that was taken in with this key, for a half that comes back."""
@@ -101,4 +102,10 @@ class Memory:
         return self._used
 
     def _is_held(self, fingerprint: str) -> bool:
-        return any(claim.fingerprint == fingerprint for claim in self._store.claims())
+        return fingerprint in self._all_held()
+
+    def _all_held(self) -> frozenset[str]:
+        """Read once: while a pass looks, nothing else changes it, and a flood asks thousands of times."""
+        if self._held is None:
+            self._held = frozenset(claim.fingerprint for claim in self._store.claims())
+        return self._held
