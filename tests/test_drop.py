@@ -706,6 +706,17 @@ class TestFloods:
         names = {entry.name for entry in drop.look(()).entries}
         assert len(names) == 2 * MAX_QUEUES
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_a_flood_under_an_account_s_subordinate_ids_hides_no_claim(self, place: Path) -> None:
+        subuid = place.parent / "subuid"
+        subuid.write_text("mallory:100000:65536\n")
+        (place / "claim").touch()
+        for number in range(MAX_ENTRIES_A_SCAN + 1):
+            (place / f"junk-{number}").touch()
+            os.chown(place / f"junk-{number}", 100_000 + number, 100_000)
+        drop = Drop(str(place), Disk(), own_files=True, subuid=str(subuid))
+        assert "claim" in [entry.name for entry in drop.look(()).entries[:2]]
+
     def test_large_files_are_not_all_held_in_memory(self, drop: Drop, place: Path) -> None:
         for number in range(100):
             (place / str(number)).write_bytes(b"x" * MAX_FILE_BYTES)

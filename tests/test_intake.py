@@ -236,6 +236,18 @@ class TestMany:
         os.chown(world.put("claim", whole(pair)), 12345, 12345)
         assert world.look().kept == (pair.claim,)
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    def test_the_subordinate_ids_of_an_account_have_none(self, world: World, tmp_path: Path) -> None:
+        (tmp_path / "subuid").write_text("mallory:100000:65536\n")
+        world.drop = Drop(
+            world.store.layout.drop_directory, Disk(), own_files=True, subuid=str(tmp_path / "subuid")
+        )
+        for number in range(MAX_CLAIMS_OF_AN_OWNER + 2):
+            os.chown(world.put(f"{number}", whole(world.pair())), 100_000 + number, 100_000)
+        found = world.look()
+        assert len(found.kept) == MAX_CLAIMS_OF_AN_OWNER
+        assert list(codes(found).values()) == [Code.CLAIM_TOO_MANY] * 2
+
 
 def test_a_claim_that_can_t_be_kept_keeps_no_other_waiting(world: World) -> None:
     first, second = world.pair(), world.pair()

@@ -25,6 +25,7 @@ from . import access, sweep
 from .errors import Code, Problem, fail, problem
 from .listing import ASIDE_PREFIX, MAX_ENTRIES_A_SCAN, Listing
 from .pem import MAX_FILE_BYTES
+from .subordinate import SUBUID, Lent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -110,7 +111,13 @@ class Look:
 
 class Drop:
     def __init__(
-        self, path: str, disk: Disk, *, own_files: bool, ctime_clock: Callable[[], int] = _ctime_clock
+        self,
+        path: str,
+        disk: Disk,
+        *,
+        own_files: bool,
+        ctime_clock: Callable[[], int] = _ctime_clock,
+        subuid: str = SUBUID,
     ) -> None:
         """`own_files`: files of the daemon's own user are read (under --root the user drops himself).
         `ctime_clock`: nanoseconds since the epoch, in the steps in which the kernel stamps files."""
@@ -118,6 +125,7 @@ class Drop:
         self._disk = disk
         self._own_files = own_files
         self._ctime_clock = ctime_clock
+        self._lent = Lent(subuid)
         self._waits_left = MAX_WAITS_A_SCAN
 
     def scan(self) -> list[Entry]:
@@ -132,7 +140,7 @@ class Drop:
         self._waits_left = MAX_WAITS_A_SCAN
         with self._opened() as directory:
             device = os.fstat(directory).st_dev
-            listing = Listing.of(directory, seen)
+            listing = Listing.of(directory, seen, self._lent.account_of)
             entries: list[Entry] = []
             names = listing.names()
             end = time.monotonic() + READING_SECONDS
@@ -260,7 +268,7 @@ class Drop:
             exposed = self._is_exposed(fd, found)
             if entry.problem is not None and not exposed and stat.S_ISDIR(found.st_mode):
                 exposed = self._holds_exposed(fd, found, device, iter(range(MAX_MODES_A_FOLDER)), MAX_DEPTH)
-            return [replace(entry, owner=found.st_uid, exposed=exposed), *inside]
+            return [replace(entry, owner=self._lent.account_of(found.st_uid), exposed=exposed), *inside]
         finally:
             os.close(fd)
 
@@ -360,7 +368,7 @@ class Drop:
         # was made or taken away. Looked at by its name, it is still the one that was opened.
         if named.st_nlink != 1:
             return _refused(name, stamp, Code.DROP_ENTRY_REFUSED, "it has more than one name (a hard link)")
-        return Entry(name, stamp, data, None, owner=found.st_uid)
+        return Entry(name, stamp, data, None, owner=self._lent.account_of(found.st_uid))
 
     def _settled(self, fd: int) -> tuple[os.stat_result, bool]:
         """fstat(2), and whether every change to the file after it would show in its ctime.

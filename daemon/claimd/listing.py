@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 from . import sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
 # What one look reads at most: so that a pass, which looks again and again, is through with 100,000.
 MAX_ENTRIES_A_SCAN = 2048
-# Every account has queues of its own, up to so many of all; a process with subordinate ids could make more.
+# Every account has queues of its own, up to so many of all.
 MAX_QUEUES = 64
 _NOBODY = -1
 # Whom besides the owner the mode lets write. Of a file with an ACL the group's bit is the mask's, see access.
@@ -37,14 +37,17 @@ class Listing:
     """`passed_over`: how many new names there are beyond those that were chosen. `unswept`: see drop.Look.
     `queues`: by owner, and by `_kind`."""
 
+    account_of: Callable[[int], int]
     queues: dict[tuple[int, int], list[tuple[bool, int, str]]] = field(default_factory=dict)
     passed_over: int = 0
     unswept: int | None = None
 
     @classmethod
-    def of(cls, directory: int, seen: Collection[tuple[str, int]]) -> Listing:
-        """`seen` (name, ctime): where there is too much, these come last."""
-        listing = cls()
+    def of(
+        cls, directory: int, seen: Collection[tuple[str, int]], account_of: Callable[[int], int]
+    ) -> Listing:
+        """`seen` (name, ctime): where there is too much, these come last. `account_of` an owner's id."""
+        listing = cls(account_of)
         with os.scandir(directory) as entries:
             for entry in entries:
                 try:
@@ -60,7 +63,7 @@ class Listing:
 
     def _add(self, name: str, found: os.stat_result, *, unseen: bool) -> None:
         kind = _kind(found.st_mode)
-        key = (found.st_uid, kind)
+        key = (self.account_of(found.st_uid), kind)
         if key not in self.queues and len(self.queues) >= MAX_QUEUES:
             key = (_NOBODY, kind)
         queue = self.queues.setdefault(key, [])
