@@ -808,3 +808,27 @@ def test_a_disk_that_keeps_nothing_is_tried_again_soon(store: Store) -> None:
     result = run(Full(store.layout, Disk()), cloud, NOW)
     assert result.after_seconds == 1.5
     assert result.record.attempt is not None and result.record.attempt.problem == result.problem
+
+
+def test_a_claim_s_end_that_the_disk_does_not_take_is_tried_when_it_is_due(store: Store) -> None:
+    mine = claim()
+    store.secure_claim(mine)
+    store.save_record(Record(begin(ClaimRecord.of(mine), NOW, None)))
+
+    class NoRoomForTheEnd(Store):
+        def save_record(self, what: Record) -> None:
+            if what.history:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().save_record(what)
+
+    full, cloud = NoRoomForTheEnd(store.layout, Disk()), Cloud(MemoryJournal(), lambda: NOW)
+    now, waits = NOW + timedelta(minutes=6), []
+    for _ in range(3):
+        result = run(full, cloud, now)
+        assert result.problem is not None and result.problem.code is Code.DISK_FULL
+        assert result.after_seconds is not None
+        waits.append(result.after_seconds)
+        now += timedelta(seconds=result.after_seconds)
+    assert waits == [1.5, 2.5, 5.0]
+    run(store, cloud, now)
+    assert store.claim_names() == []

@@ -39,6 +39,7 @@ class Pass:
         self._book = Logbook(world)
         self._candidates = Candidates(self._book, intake)
         self._steps = Steps(self._book, self._candidates)
+        self._disk_failed = False
 
     def run(self) -> Result:
         """Raises ClaimdError and OSError for trouble with the record or the disk, having lost nothing."""
@@ -74,6 +75,7 @@ class Pass:
                     return error.problem
             except OSError as error:
                 self._steps.hang_up()
+                self._disk_failed = True
                 return failure.disk_trouble(self._book, error)
         return None
 
@@ -122,7 +124,10 @@ class Pass:
             now = self._book.time_for(attempt.claim)
             if now < attempt.claim.not_before:
                 waits.append(min((attempt.claim.not_before - now).total_seconds(), CLOCK_LOOK_SECONDS))
-            waits.append(max((attempt.claim.not_after - now).total_seconds(), 0.0))
+            left = (attempt.claim.not_after - now).total_seconds()
+            # A past end that the disk did not take now is tried again when that is due, not at once.
+            if left > 0 or not self._disk_failed:
+                waits.append(max(left, 0.0))
         return min(waits) if waits else None
 
     def _waits_for_a_configuration(self, attempt: Attempt) -> bool:
