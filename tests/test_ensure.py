@@ -15,11 +15,11 @@ import pytest
 from claimd import lock
 from claimd.attempt import Record
 from claimd.durable import Disk, disk_problem
-from claimd.ensure import CONNECT_SECONDS, STALE_LOOK_SECONDS, _with_expiry
+from claimd.ensure import CONNECT_SECONDS, _with_expiry
 from claimd.errors import Code, Exit
 from claimd.model import Layout
 from claimd.store import Identity, Store
-from claimd.world import Result
+from claimd.world import STALE_LOOK_SECONDS, Result
 from faults.calls import PlainCalls
 from faults.cloud import Fault, What
 from faults.rig import Rig

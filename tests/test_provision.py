@@ -25,7 +25,7 @@ from claimd.provision import Pass
 from claimd.recovery import identity_of
 from claimd.steps import REFUSALS_BEFORE_POLICY
 from claimd.store import Identity, Store
-from claimd.world import DEFAULTS, Result, Settings, World
+from claimd.world import DEFAULTS, STALE_LOOK_SECONDS, Result, Settings, World
 from faults.cloud import Cloud, CloudLink, Fault, MemoryJournal, What, certificate_id
 from material import NOW, claim, issued
 
@@ -795,19 +795,45 @@ def test_an_edit_is_tried_at_once(store: Store) -> None:
     assert store.current() is not None
 
 
-def test_a_disk_that_keeps_nothing_is_tried_again_soon(store: Store) -> None:
+class Full(Store):
+    """The disk keeps nothing."""
+
+    def save_record(self, what: Record) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def activate(self, certificate_id: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_that_keeps_nothing_is_looked_at_slowly(store: Store) -> None:
     mine = claim()
     store.secure_claim(mine)
     store.save_record(Record(begin(ClaimRecord.of(mine), NOW, None)))
-
-    class Full(Store):
-        def save_record(self, what: Record) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
     cloud = Cloud(MemoryJournal(), lambda: NOW, claims=[mine.certificate.pem])
     result = run(Full(store.layout, Disk()), cloud, NOW)
-    assert result.after_seconds == 1.5
-    assert result.record.attempt is not None and result.record.attempt.problem == result.problem
+    assert result.after_seconds == STALE_LOOK_SECONDS
+    attempt = result.record.attempt
+    assert attempt is not None and attempt.problem == result.problem
+    assert attempt.retry_at == NOW + timedelta(seconds=STALE_LOOK_SECONDS), "what is said is what happens"
+
+
+def test_while_the_disk_keeps_nothing_a_live_connection_is_seldom_taken_over(store: Store) -> None:
+    """Each proof of the new identity connects under the client id of whoever lives there."""
+    registered(store)
+    cloud = Cloud(MemoryJournal(), lambda: NOW)
+    cloud.note(
+        "issued", id=ID, key=store.load_staged(ID).certificate.public_key_id, token="t", at=NOW.isoformat()
+    )
+    cloud.note("activated", id=ID)
+    now = NOW
+    while now < NOW + timedelta(minutes=5):
+        result = run(Full(store.layout, Disk()), cloud, now)
+        assert result.problem is not None and result.problem.code is Code.DISK_FULL
+        assert result.after_seconds is not None
+        now += timedelta(seconds=result.after_seconds)
+    assert cloud.known().connected == 10
+    run(store, cloud, now)
+    assert store.current_link() == ID
 
 
 def test_a_claim_s_end_that_the_disk_does_not_take_is_tried_when_it_is_due(store: Store) -> None:

@@ -40,7 +40,7 @@ from .settings import DropSettings, Timeouts
 from .store import Store
 from .telling import Journal
 from .watch import entries
-from .world import Result, Settings, World
+from .world import STALE_LOOK_SECONDS, Result, Settings, World
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# After trouble with the disk or the drop directory.
-STALE_LOOK_SECONDS = 30.0
 # Before any claim: whether the device is ready is looked at again after so long, when nothing changes before.
 NOT_READY_SECONDS = 60.0
 READY_SECONDS = 3600.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from . import attempt as table
 from . import blocked, lapse
@@ -10,6 +11,7 @@ from .attempt import Event, State
 from .durable import disk_problem
 from .errors import Code, Kind, Problem
 from .logbook import Logbook
+from .world import STALE_LOOK_SECONDS
 
 # What another claim may well be spared: of this account, and made for this template.
 TURNED_AWAY = frozenset({Code.CLAIM_NOT_ACCEPTED, Code.SUBSCRIBE_REFUSED, Code.PUBLISH_REFUSED})
@@ -57,5 +59,8 @@ def disk_trouble(book: Logbook, error: OSError) -> Problem:
     try:
         book.save(attempt)
     except OSError:
-        book.record = book.record.with_attempt(attempt)  # the disk has its own opinion: said, not kept
+        # The disk has its own opinion: said, not kept. Nor are the failures counted, so there is no first
+        # and next delay: it is looked at as seldom as a disk that can't be read.
+        again = book.now() + timedelta(seconds=STALE_LOOK_SECONDS)
+        book.record, book.is_kept = book.record.with_attempt(replace(attempt, retry_at=again)), False
     return found

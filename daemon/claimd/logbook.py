@@ -16,13 +16,15 @@ from .world import DEFAULTS, Settings, World
 class Logbook:
     """Invariant: a change is on disk before it is told to anybody.
 
-    `record`: what attempt.json holds; after a failed write, what it would hold (`failure.disk_trouble`).
+    `record`: what attempt.json holds; after a failed write, what it would hold (`failure.disk_trouble`):
+    then `is_kept` is false.
     """
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.store = world.store
         self.record = Record()
+        self.is_kept = True
 
     def now(self) -> datetime:
         return self.world.now()

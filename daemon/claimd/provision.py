@@ -22,7 +22,7 @@ from .logbook import Logbook
 from .recovery import settle
 from .steps import Steps
 from .store import Store
-from .world import Result, World
+from .world import STALE_LOOK_SECONDS, Result, World
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +112,8 @@ class Pass:
     def _after_seconds(self, attempt: Attempt | None) -> float | None:
         if attempt is None or attempt.state in table.ENDED:
             return self._remove_old()
+        if not self._book.is_kept:
+            return STALE_LOOK_SECONDS
         now = self._book.now()
         waits = []
         due = table.due_in_seconds(attempt, now)

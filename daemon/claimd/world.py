@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from .store import Store
 
 
+# The next pass after trouble with the disk or the drop directory.
+STALE_LOOK_SECONDS = 30.0
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a pass needs of the configuration, read afresh for it."""
