@@ -50,6 +50,19 @@ class Configured:
         return b"roots"
 
 
+class Broken(Configured):
+    """Whatever is asked of it."""
+
+    def settings(self) -> Settings:
+        raise fail(Code.CONFIG_INVALID, file="claimd.toml", place="line 1", detail="no value")
+
+    def target(self, fingerprint: str, ca_sha256: str) -> Target:
+        raise fail(Code.CONFIG_INVALID, file="claimd.toml", place="line 1", detail="no value")
+
+    def roots(self) -> bytes:
+        raise fail(Code.CONFIG_INVALID, file="claimd.toml", place="line 1", detail="no value")
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     made = Store(Layout(str(tmp_path)), Disk())
@@ -214,11 +227,6 @@ def test_blocked_after_a_lost_answer_the_certificate_is_tried_all_the_same(store
 @pytest.mark.parametrize("code", [Code.PARAMETERS_REFUSED, Code.CA_UNUSABLE])
 def test_blocked_and_the_configuration_is_broken_no_pass_follows_at_once(store: Store, code: Code) -> None:
     """Somebody is at it with an editor; what is saved next is a hint of its own."""
-
-    class Broken(Configured):
-        def settings(self) -> Settings:
-            raise fail(Code.CONFIG_INVALID, file="claimd.toml", place="line 1", detail="no value")
-
     attempt = registering(store)
     moved = replace(advance(attempt, Event.BLOCKED, NOW), resume=State.REGISTERING, config_sha256="c")
     fields = {"template": "T", "detail": "d", "path": "p"}
@@ -793,6 +801,22 @@ def test_an_edit_is_tried_at_once(store: Store) -> None:
     assert store.current() is None, "not yet"
     run(store, cloud, NOW + SECOND / 2, Configured(template="Edited"))
     assert store.current() is not None
+
+
+def test_the_correction_of_a_broken_configuration_is_tried_at_once(store: Store) -> None:
+    """As any other edit: what is missing may be the proxy, without which nobody is reached."""
+    registered(store)
+    cloud = Cloud(MemoryJournal(), lambda: NOW)
+    cloud.note(
+        "issued", id=ID, key=store.load_staged(ID).certificate.public_key_id, token="t", at=NOW.isoformat()
+    )
+    cloud.note("activated", id=ID)
+    offline = Offline(cloud.journal, lambda: NOW)
+    waits = run(store, offline, NOW, Broken())
+    assert waits.problem is not None and waits.problem.code is Code.IDENTITY_UNPROVEN
+    assert run(store, cloud, NOW + SECOND, Broken()).after_seconds == 0.5, "nothing has changed"
+    run(store, cloud, NOW + SECOND)
+    assert store.current_link() == ID
 
 
 class Full(Store):

@@ -118,8 +118,8 @@ class Attempt:
     """One try to turn claims into an identity.
 
     `ambiguous`: a RegisterThing request was sent whose answer is not known.
-    `config_sha256`: of the configuration in force when it last failed or was blocked; with another one it is
-    tried at once.
+    `config_sha256`: of the configuration in force when it last failed or was blocked, empty when that was
+    broken, None when not known; with another one it is tried at once.
     `retry_at`: no earlier than this, unless a person asks or the configuration changes.
     `replaces`: the certificate id that serves until this attempt is active.
     `refused`: fingerprints of claims that the endpoint turned away, the last one last.

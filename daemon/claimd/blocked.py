@@ -21,8 +21,8 @@ def cure(book: Logbook) -> None:
     attempt = book.record.attempt
     if attempt is None or attempt.state is not State.BLOCKED:
         return
-    sha256 = book.sha256_or_none()
-    if sha256 is None:
+    sha256 = book.sha256()
+    if not sha256:
         return
     if book.world.by_hand or sha256 != attempt.config_sha256:
         book.save(unblock(book, attempt))

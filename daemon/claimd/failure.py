@@ -32,7 +32,7 @@ def failed(book: Logbook, why: Problem) -> None:
     if why.kind is Kind.BLOCKED and attempt.state is not State.REGISTERED:
         resume = State.CLAIMED if attempt.state is State.KEYS_REQUESTED else attempt.state
         stuck = table.advance(attempt, Event.BLOCKED, now)
-        sha256 = book.sha256_or_none()
+        sha256 = book.sha256()
         stuck = replace(stuck, resume=resume, config_sha256=sha256, problem=why, retry_at=None)
         if blocked.is_looked_at_again(stuck):
             stuck = book.due_again(replace(stuck, failures=stuck.failures + 1))
@@ -46,7 +46,7 @@ def failed(book: Logbook, why: Problem) -> None:
     )
     again = why.kind is Kind.RETRY or attempt.state is State.REGISTERED or why.code in _CURED_BY_ITSELF
     attempt = book.due_again(attempt) if again else replace(attempt, retry_at=None)
-    book.save(replace(attempt, config_sha256=book.sha256_or_none()))
+    book.save(replace(attempt, config_sha256=book.sha256()))
 
 
 def disk_trouble(book: Logbook, error: OSError) -> Problem:

@@ -45,11 +45,12 @@ class Logbook:
         except ClaimdError:
             return DEFAULTS
 
-    def sha256_or_none(self) -> str | None:
+    def sha256(self) -> str:
+        """Of the configuration in force; empty: it is broken."""
         try:
             return self.settings().sha256
         except ClaimdError:
-            return None
+            return ""
 
     def save(self, attempt: Attempt) -> None:
         self.keep(self.record.with_attempt(attempt))

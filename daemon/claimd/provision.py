@@ -90,7 +90,7 @@ class Pass:
     def _too_early(self, step: Step, attempt: Attempt) -> bool:
         if step in (Step.LOSE_CLAIM, Step.LET_TOKEN_LAPSE) or self._world.by_hand:
             return False
-        if attempt.config_sha256 not in (None, self._book.sha256_or_none()):
+        if attempt.config_sha256 not in (None, self._book.sha256()):
             return False
         return table.due_in_seconds(attempt, self._book.now()) > 0
 
@@ -134,7 +134,7 @@ class Pass:
 
     def _waits_for_a_configuration(self, attempt: Attempt) -> bool:
         """Blocked, and meanwhile there is none that could be used: its correction is a hint of its own."""
-        return attempt.state is State.BLOCKED and self._book.sha256_or_none() is None
+        return attempt.state is State.BLOCKED and not self._book.sha256()
 
     def _remove_old(self) -> float | None:
         """Earlier identities that were kept long enough. None of it is worth a failed pass."""
