@@ -819,6 +819,26 @@ def test_the_correction_of_a_broken_configuration_is_tried_at_once(store: Store)
     assert store.current_link() == ID
 
 
+def test_blocked_and_the_configuration_is_broken_a_better_claim_is_taken_all_the_same(store: Store) -> None:
+    """The claim before it has an end of its own then, and its key goes."""
+    first, better = claim(), claim(not_after=NOW + timedelta(hours=3))
+    store.secure_claim(first)
+    pems = [first.certificate.pem, better.certificate.pem]
+    faults = (Fault("register", 0, What.REFUSED_PARAMETERS),)
+    cloud = Cloud(MemoryJournal(), lambda: NOW, claims=pems, faults=faults)
+    blocked = run(store, cloud, NOW)
+    assert blocked.record.attempt is not None and blocked.record.attempt.state is State.BLOCKED
+    store.secure_claim(better)
+    result = run(store, cloud, NOW + SECOND, Broken())
+    assert result.problem is not None and result.problem.code is Code.CONFIG_INVALID
+    attempt = result.record.attempt
+    assert attempt is not None and attempt.claim == ClaimRecord.of(better)
+    run(store, cloud, first.certificate.not_after, Broken())
+    assert store.claim_names() == [better.fingerprint]
+    run(store, cloud, first.certificate.not_after + SECOND)
+    assert store.current() is not None
+
+
 class Full(Store):
     """The disk keeps nothing."""
 

@@ -32,7 +32,7 @@ def cure(book: Logbook) -> None:
 
 def unblock(book: Logbook, attempt: Attempt) -> Attempt:
     """Out of BLOCKED: afresh when the configuration changed, else where it was."""
-    same = attempt.config_sha256 == book.settings().sha256
+    same = attempt.config_sha256 == book.sha256()
     if attempt.resume is State.REGISTERING and attempt.ambiguous:
         # Never walk away from a certificate that may be active: it is asked for again, as corrected.
         event = Event.UNBLOCKED_IN_REGISTRATION
