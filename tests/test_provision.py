@@ -839,6 +839,19 @@ def test_blocked_and_the_configuration_is_broken_a_better_claim_is_taken_all_the
     assert store.current() is not None
 
 
+def test_a_new_key_does_not_inherit_the_refusals_of_the_one_before(store: Store) -> None:
+    attempt = replace(registering(store), state=State.KEYS_STAGED, ambiguous=False, refusals=2)
+    blocked = replace(advance(attempt, Event.BLOCKED, NOW), resume=State.KEYS_STAGED, config_sha256="another")
+    store.save_record(Record(blocked))
+    assert attempt.claim is not None
+    pem = store.load_claim(attempt.claim.fingerprint).certificate.pem
+    faults = (Fault("register", 0, What.LOSE_REQUEST),)
+    result = run(store, Cloud(MemoryJournal(), lambda: NOW, claims=[pem], faults=faults), NOW)
+    after = result.record.attempt
+    assert after is not None and after.certificate_id not in (None, ID)
+    assert (after.state, after.refusals) == (State.REGISTERING, 0)
+
+
 class Full(Store):
     """The disk keeps nothing."""
 

@@ -10,6 +10,7 @@ from .attempt import Attempt, Event, State
 from .errors import ClaimdError, Code
 from .logbook import Logbook
 from .model import Target
+from .recovery import without_key
 
 # A package that is installed again, an interface or a file that appears some seconds after the boot.
 _OUTSIDE_THE_CONFIGURATION = frozenset({Code.CA_UNUSABLE, Code.PARAMETER_UNRESOLVED})
@@ -46,7 +47,7 @@ def unblock(book: Logbook, attempt: Attempt) -> Attempt:
         moved = replace(moved, target=_corrected(book, attempt))
     if event is Event.UNBLOCKED_AFRESH:
         lapse.set_key_aside(book, attempt)
-        moved = replace(moved, target=None, certificate_id=None, token_received_at=None)
+        moved = without_key(moved)
     return moved
 
 
