@@ -852,6 +852,20 @@ def test_a_new_key_does_not_inherit_the_refusals_of_the_one_before(store: Store)
     assert (after.state, after.refusals) == (State.REGISTERING, 0)
 
 
+@pytest.mark.parametrize("ambiguous", [False, True])
+def test_a_claim_s_end_leaves_a_next_try_only_where_one_is_made(store: Store, ambiguous: bool) -> None:
+    state = State.REGISTERING if ambiguous else State.KEYS_STAGED
+    attempt = replace(registering(store), state=state, ambiguous=ambiguous)
+    assert attempt.claim is not None
+    end = attempt.claim.not_after
+    trouble = problem(Code.DNS_FAILED, endpoint="e.example")
+    store.save_record(Record(replace(attempt, problem=trouble, failures=1, retry_at=end + SECOND)))
+    result = run(store, Cloud(MemoryJournal(), lambda: NOW), end)
+    after = result.record.attempt
+    assert after is not None and (after.state, after.claim) == (state, None)
+    assert (after.retry_at, result.after_seconds) == ((end + SECOND, 1.0) if ambiguous else (None, None))
+
+
 class Full(Store):
     """The disk keeps nothing."""
 

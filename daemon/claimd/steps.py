@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from . import attempt as table
 from . import fleet, lapse
-from .attempt import Attempt, ClaimRecord, Event, Outcome, Step
+from .attempt import Attempt, ClaimRecord, Event, Outcome, State, Step
 from .candidates import Candidates
 from .connect import CredentialsRefusedError, Dialer, Line, RejectedError
 from .errors import ClaimdError, Code, Kind, Problem, fail, problem
@@ -322,8 +322,8 @@ class Steps:
         end = _end_of(attempt, lost, now)
         moved = table.advance(out_of_blocked(attempt, now), Event.CLAIM_LOST, now)
         attempt = replace(moved, claim=None, problem=end)
-        if attempt.state in table.ENDED:
-            attempt = replace(attempt, retry_at=None)
+        if not (attempt.state is State.REGISTERING and attempt.ambiguous):
+            attempt = replace(attempt, retry_at=None)  # without a claim nothing but a probe is tried again
         outcome = Outcome(now, lost.fingerprint, "failed", None, None, end.code)
         self._book.keep(self._book.record.with_attempt(attempt).with_outcome(outcome))
         self._store.destroy_claim(lost.fingerprint)
