@@ -866,6 +866,27 @@ def test_a_claim_s_end_leaves_a_next_try_only_where_one_is_made(store: Store, am
     assert (after.retry_at, result.after_seconds) == ((end + SECOND, 1.0) if ambiguous else (None, None))
 
 
+def test_a_clock_that_nobody_sets_wears_no_flash(store: Store) -> None:
+    class Counting(Store):
+        saves = 0
+
+        def save_record(self, what: Record) -> None:
+            self.saves += 1
+            super().save_record(what)
+
+    store.secure_claim(claim())
+    counting, cloud = Counting(store.layout, Disk()), Cloud(MemoryJournal(), lambda: NOW)
+    now = datetime(1970, 1, 1, tzinfo=NOW.tzinfo)
+    for _ in range(60):
+        result = run(counting, cloud, now)
+        assert result.problem is not None and result.problem.code is Code.CLAIM_NOT_YET_VALID
+        assert result.after_seconds == 10.0
+        now += timedelta(seconds=result.after_seconds)
+    assert counting.saves == 2, "taken in, and why it waits"
+    wrong = run(counting, cloud, now + timedelta(days=10000)).problem
+    assert wrong is not None and wrong.fields["now"].startswith("1997-05-19"), "set, and still behind"
+
+
 class Full(Store):
     """The disk keeps nothing."""
 
