@@ -43,6 +43,13 @@ def forget(store: Store) -> Memory:
         return there
 
 
+def on_another_machine(rig: Rig, place: Path) -> Device:
+    """A copy of its disk."""
+    device = Device(copy_of(rig, place / "copy").root)
+    (device.root / "etc/machine-id").write_text("f" * 32 + "\n")
+    return device
+
+
 def state(root: Path) -> list[str]:
     found = []
     for parent, directories, files in os.walk(root / "var/lib/claimd"):
@@ -134,6 +141,39 @@ class TestTheCommand:
         assert (device.root / "var/spool/claimd/result/latest.txt").read_text().startswith("NOT READY\n")
         again = device.run("forget", "--yes")
         assert (again.returncode, again.stdout.split(":")[0]) == (4, "nothing to forget")
+
+    def test_on_a_copied_disk_nothing_ends_the_device_that_was_copied(
+        self, provisioned: Rig, tmp_path: Path
+    ) -> None:
+        device = on_another_machine(provisioned, tmp_path)
+        (certificate,) = [each.certificate_id for each in memory(store_of(device.root)).identities]
+        ended = device.run("forget", "--yes")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        said = " ".join(ended.stdout.split())
+        assert "Leave it alone as long as that device lives" in said
+        assert f"certificate {certificate} of thing-under-test" in said
+        assert "aws iot" not in said
+        assert state(device.root) == []
+
+    def test_broken_off_on_a_copied_disk(self, provisioned: Rig, tmp_path: Path) -> None:
+        """Also the next one, which finds what the first one has left, knows that it is another device's."""
+        device = on_another_machine(provisioned, tmp_path)
+        program = f"""
+import sys
+from claimd import cli, durable
+def stop(*given):
+    raise KeyboardInterrupt
+durable.Disk.remove_tree = stop
+sys.exit(cli.main(["--root", {str(device.root)!r}, "forget", "--yes"]))
+"""
+        command = [sys.executable, "-c", program]
+        first = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert (first.returncode, first.stderr) == (130, BEGUN + "\n")
+        assert memory(store_of(device.root)).identities, "cut off before they went"
+        second = device.run("forget", "--yes")
+        assert "as long as that device lives" in " ".join(second.stdout.split())
+        assert "aws iot" not in first.stdout + second.stdout
+        assert state(device.root) == []
 
     def test_another_pass_is_at_work(self, provisioned: Rig, tmp_path: Path) -> None:
         device = Device(copy_of(provisioned, tmp_path / "copy").root)
@@ -234,8 +274,11 @@ sys.exit(cli.main(["--root", {str(root)!r}, "forget", "--yes"]))
         assert str(forgotten) in ended.stderr
         assert left_behind(device.layout) == [str(forgotten)]
 
-    def test_asked_on_a_terminal(self, provisioned: Rig, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("copied", [False, True])
+    def test_asked_on_a_terminal(self, provisioned: Rig, tmp_path: Path, copied: bool) -> None:
         device = Device(copy_of(provisioned, tmp_path / "copy").root)
+        if copied:
+            device = on_another_machine(provisioned, tmp_path / "elsewhere")
         leader, follower = os.openpty()
         asked = subprocess.Popen(
             [sys.executable, "-m", "claimd", "--root", str(device.root), "forget"],
@@ -249,4 +292,6 @@ sys.exit(cli.main(["--root", {str(root)!r}, "forget", "--yes"]))
         os.close(follower)
         assert asked.returncode == 2
         assert "nothing was destroyed" in said
+        assert ("This disk was copied from another device" in said) is copied
+        assert ("sudo claimd provision --adopt\n" in said) is copied
         assert json.loads((device.identity / "identity.json").read_text())["schema"] == 1

@@ -9,13 +9,16 @@ import time
 from typing import TYPE_CHECKING
 
 from .errors import Exit
-from .terminal import INTERRUPTED, complain, tell
+from .terminal import INTERRUPTED, columns, complain, say, tell
+from .words import wrapped
 
 if TYPE_CHECKING:
-    from .forget import Memory
+    from .forget import Memory, Remembered
     from .model import Layout
     from .store import Store
     from .terminal import Commands
+
+ADOPT = "sudo claimd provision --adopt"
 
 
 def add_to(commands: Commands) -> None:
@@ -133,10 +136,15 @@ def _agreed(there: Memory) -> bool:
             file=sys.stderr,
         )
         return False
+    if there.is_foreign:
+        whose = (
+            "This disk was copied from another device, which keeps its own; only what is on this one is"
+            f" destroyed. If it is the same device with a new /etc/machine-id, answer no and run: {ADOPT}"
+        )
+        say(wrapped(whose, commands=[ADOPT], columns=columns(sys.stdout)))
     for each in there.identities:
         what = "the identity of" if each.serves else "a key of"
-        thing = each.thing_name or "a thing whose name is not known"
-        print(f"{what} {thing}, certificate {each.certificate_id}")
+        print(f"{what} {_thing(each)}, certificate {each.certificate_id}")
     print(f"claims: {len(there.claims)}")
     print(
         "All of this is destroyed. This device then needs a new claim. Type yes to go on: ",
@@ -149,8 +157,15 @@ def _agreed(there: Memory) -> bool:
     return False
 
 
+def _thing(each: Remembered) -> str:
+    return each.thing_name or "a thing whose name is not known"
+
+
 def _name_the_commands(there: Memory) -> None:
     if not there.identities:
+        return
+    if there.is_foreign:
+        _warn_of_the_original(there)
         return
     from .catalogue import certificate_arn
     from .documents import deactivation
@@ -164,6 +179,24 @@ def _name_the_commands(there: Memory) -> None:
                 f"  aws iot list-principal-things --principal {certificate_arn(each.certificate_id)}",
             ]
         lines.append(f"  aws iot delete-certificate --certificate-id {each.certificate_id} --force-delete")
+    tell(lines, sys.stdout)
+
+
+def _warn_of_the_original(there: Memory) -> None:
+    """No command to paste: it would take down the device that was copied, which knows its certificates."""
+    belongs = (
+        "In AWS this belongs to the device that the disk was copied from. Leave it alone as long as that"
+        " device lives: ending it there takes that device down."
+    )
+    gone = (
+        "Only where that device is gone for good, or is this very one with a new /etc/machine-id, somebody"
+        " with the rights ends it there."
+    )
+    lines = [
+        *wrapped(belongs, columns=columns(sys.stdout)),
+        *(f"  certificate {each.certificate_id} of {_thing(each)}" for each in there.identities),
+        *wrapped(gone, columns=columns(sys.stdout)),
+    ]
     tell(lines, sys.stdout)
 
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from . import origin
 from .drop import Drop
 from .errors import ClaimdError, Code, fail, printable
 from .lock import LockedError
@@ -45,11 +46,12 @@ class Remembered:
 
 @dataclass(frozen=True)
 class Memory:
-    """What there is to forget."""
+    """What there is to forget. `is_foreign`: it is another device's, see origin.py."""
 
     identities: tuple[Remembered, ...]
     claims: tuple[str, ...]
     has_record: bool
+    is_foreign: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -67,7 +69,8 @@ def memory(store: Store) -> Memory:
             document = None  # a key without readable documents may be active all the same
         thing = None if document is None else document.get("thing_name")
         found.append(Remembered(name, thing if isinstance(thing, str) else None, name == current))
-    return Memory(tuple(found), tuple(store.claim_names()), store.has_record)
+    is_foreign = origin.foreign(store, store.layout) is not None
+    return Memory(tuple(found), tuple(store.claim_names()), store.has_record, is_foreign)
 
 
 class NotAgreedError(Exception):

@@ -450,13 +450,14 @@ class Store:
     def forget(self) -> None:
         """Destroy all that lies under the state directory; the intent goes last. Under the lock.
 
-        If it dies half-way: the intent is still there, and the same call again ends it.
+        If it dies half-way: the intent is still there, and the same call again ends it. It knows then whose
+        the rest is: the note of the machine goes after all that it is about.
         """
         self.disk.remove_file(self.layout.current_identity)
         state = self.layout.state_directory
         for name in _all_names(state):
             path = os.path.join(state, name)
-            if path != self._forgetting and not _is_directory(path):
+            if path not in (self._forgetting, self._machine_file) and not _is_directory(path):
                 self.disk.remove_file(path)
         for directory in (self._claims, self.layout.identity_directory):
             self.disk.sweep(directory)
@@ -466,6 +467,7 @@ class Store:
                     self.disk.remove_tree(path)
                 else:
                     self.disk.remove_file(path)
+        self.disk.remove_file(self._machine_file)
         self.disk.remove_file(self._forgetting)
 
     # -- what others read
