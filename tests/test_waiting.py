@@ -190,6 +190,17 @@ class TestTheNewestDrop:
         idle = document(history=(lost,))
         assert end({**idle, "service": dict(WORKING)}, idle) is None
 
+    def test_on_a_copied_disk_nothing_is_done(self) -> None:
+        """What ended here is another device's success, and no claim is taken in."""
+        copied = failed(Code.STATE_OF_ANOTHER_DEVICE, path="/var/lib/claimd")
+        told = document(identity=IDENTITY, history=(OLD,), trouble=copied)
+        assert end(told, told) is Exit.REFUSED
+        assert end(told, told, unseen=True) is Exit.REFUSED
+        assert end(told, told, wanted=CLAIM.fingerprint) is Exit.REFUSED
+        assert end(told, told, wanted=OLD.claim) is Exit.REFUSED
+        found = waiting.ending(told, False, waiting.goal(told, False, None))
+        assert found is not None and found.problem == copied.to_json()
+
 
 class TestOneClaim:
     def test_its_own_end_counts_whenever_it_was(self) -> None:

@@ -241,7 +241,7 @@ def _ready(options: argparse.Namespace, layout: Layout) -> int:
     if not layout.root:
         # What the daemon may read decides, not what root may.
         system.become_service_user()
-    found = ready.trouble(layout, options.config, now())
+    found = _of_another_device(layout) or ready.trouble(layout, options.config, now())
     identity = _identity_that_stays(layout, options.config) if found is None else None
     if identity is not None:
         if options.json:
@@ -258,6 +258,21 @@ def _ready(options: argparse.Namespace, layout: Layout) -> int:
     else:
         print("\n".join(answer.of_readiness(found, layout.drop_directory, start)))
     return Exit.OK if said is None else general(Code(said["code"])).exit
+
+
+def _of_another_device(layout: Layout) -> Problem | None:
+    """Who may not look into the state directory has it from the last pass."""
+    from . import origin
+    from .durable import Disk
+    from .store import Store
+
+    try:
+        return origin.foreign(Store(layout, Disk()), layout)
+    except OSError:
+        told = status(layout)["problem"]
+        if told is None or told["code"] != Code.STATE_OF_ANOTHER_DEVICE.value:
+            return None
+        return problem(Code.STATE_OF_ANOTHER_DEVICE, path=layout.state_directory)
 
 
 def _identity_that_stays(layout: Layout, config_file: str | None) -> Mapping[str, Any] | None:

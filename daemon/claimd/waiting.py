@@ -36,6 +36,7 @@ _UNFINISHED = frozenset(
 )
 # A claim that ended this shortly before says more than what else lies in the drop directory.
 _JUST_NOW = timedelta(minutes=5)
+_FOR_SOMEBODY = "this needs somebody to act"
 _SPAN = re.compile(r"(\d{1,6})(s|m|h)?")
 _UNITS = {None: 1, "s": 1, "m": 60, "h": 3600}
 
@@ -100,6 +101,10 @@ def goal(document: Mapping[str, Any], unseen: bool, wanted: str | None) -> Goal:
 
 def ending(document: Mapping[str, Any], unseen: bool, wanted: Goal) -> Ending | None:
     """None: go on waiting."""
+    found = document["problem"]
+    if found is not None and found["code"] == Code.STATE_OF_ANOTHER_DEVICE.value:
+        # Nothing is taken in until a person says whose it is; what ended here is the other device's success.
+        return Ending(Exit.REFUSED, _FOR_SOMEBODY, found)
     if wanted.fingerprint is not None:
         outcome = _outcome_of(document, wanted.fingerprint)
         if outcome is not None:
@@ -177,7 +182,7 @@ def _stuck(document: Mapping[str, Any]) -> Ending | None:
     tried_again = attempt["next_try_at"] is not None and tries < _REFUSALS
     blocked = State(attempt["state"]) is State.BLOCKED and not tried_again
     if blocked or refused or wrong:
-        return Ending(_or_old(document, Exit.REFUSED), "this needs somebody to act", found)
+        return Ending(_or_old(document, Exit.REFUSED), _FOR_SOMEBODY, found)
     return None
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from claimd import cli
 from claimd_sandbox.server import Sandbox, Settings
 from claimd_sandbox.settings import KeyKind
 from device import Device, configuration, wait_for
@@ -77,6 +79,42 @@ def test_it_is_said_and_nothing_is_touched(provisioned: Device, sandbox: Sandbox
     assert len(sandbox.connections) == connections
     _machine(provisioned, HERE)
     assert provisioned.provision()["outcome"] == "claim-not-needed", "back on its own device it goes on"
+
+
+def test_who_waits_or_asks_is_told(provisioned: Device, sandbox: Sandbox) -> None:
+    """A copy has the other device's identity and its history of success in its state directory."""
+    _machine(provisioned, ELSEWHERE)
+    _says_not_ready(provisioned.run("ready"))
+    assert json.loads(provisioned.run("ready", "--json").stdout)["ready"] is False
+    assert provisioned.run("provision").returncode == 78
+    ended = provisioned.run("wait", "--timeout", "60")
+    assert (ended.returncode, "done:" in ended.stdout) == (69, False), ended
+    assert "state-of-another-device" in ended.stderr
+    claim = provisioned.root / "claim.json"
+    claim.write_text(json.dumps(sandbox.create_claim()))
+    ended = provisioned.run("put", "--wait", "--timeout", "60", str(claim))
+    assert ended.returncode == 69 and "state-of-another-device" in ended.stderr, ended
+
+
+def test_who_may_not_look_has_it_from_the_last_pass(
+    provisioned: Device, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def closed(*given: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("claimd.origin.foreign", closed)
+    assert cli.main(["--root", str(provisioned.root), "ready"]) == 4
+    _machine(provisioned, ELSEWHERE)
+    assert provisioned.run("provision").returncode == 78
+    capsys.readouterr()
+    assert cli.main(["--root", str(provisioned.root), "ready"]) == 78
+    assert capsys.readouterr().out.startswith("NOT READY\n\nWhat lies in")
+
+
+def _says_not_ready(ended: subprocess.CompletedProcess[str]) -> None:
+    assert ended.returncode == 78
+    assert ended.stdout.startswith("NOT READY\n\nWhat lies in")
+    assert "sudo claimd provision --adopt" in ended.stdout
 
 
 def test_an_open_attempt_and_its_claim_are_left(device: Device, sandbox: Sandbox) -> None:
