@@ -32,7 +32,7 @@ def _limit(text: str) -> float:
 
 
 def _hooks(options: argparse.Namespace, layout: Layout) -> int:
-    from . import logs, program
+    from . import logs, origin, program
     from .durable import Disk, disk_problem
     from .errors import ClaimdError
     from .hooks import DEFAULT_SECONDS, Hooks
@@ -42,11 +42,16 @@ def _hooks(options: argparse.Namespace, layout: Layout) -> int:
         raise fail(Code.PERMISSION_DENIED, path=layout.hooks_state_directory, detail="hooks are run by root")
     os.umask(0o077)
     logs.to_stderr()
-    hooks = Hooks(layout, Store(layout, Disk()), Disk())
+    store = Store(layout, Disk())
+    hooks = Hooks(layout, store, Disk())
     try:
         if options.list:
             return _list(hooks)
         with hooks.locked():
+            found = origin.foreign(store, layout)
+            if found is not None:
+                # A hook would hand another device's identity on, to a service that throws that one off.
+                raise ClaimdError(found)
             return hooks.run(program.run, options.seconds or DEFAULT_SECONDS, os.environ, again=options.again)
     except OSError as error:
         raise ClaimdError(disk_problem(error, layout.hooks_state_directory)) from error

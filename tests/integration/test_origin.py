@@ -117,6 +117,25 @@ def _says_not_ready(ended: subprocess.CompletedProcess[str]) -> None:
     assert "sudo claimd provision --adopt" in ended.stdout
 
 
+def test_no_hook_hands_it_on(provisioned: Device) -> None:
+    hook = Path(provisioned.layout.hooks_directory, "10-hook")
+    hook.parent.mkdir()
+    hook.write_text(f"#!/bin/sh\ntouch {provisioned.root}/ran\n")
+    hook.chmod(0o755)
+    _machine(provisioned, ELSEWHERE)
+    for again in ((), ("--again",)):
+        ended = provisioned.run("hooks", *again)
+        assert ended.returncode == 78 and "state-of-another-device" in ended.stderr, ended
+    assert not (provisioned.root / "ran").exists()
+    condition = ("doctor", "--only", "host-state")  # of a service that is not to start with it
+    assert provisioned.run(*condition).returncode == 1
+    assert provisioned.run("hooks", "--list").stdout == "10-hook: has seen no identity yet\n"
+    assert provisioned.run("provision", "--adopt").returncode == 4
+    assert provisioned.run(*condition).returncode == 0
+    assert provisioned.run("hooks").returncode == 0
+    assert (provisioned.root / "ran").exists()
+
+
 def test_an_open_attempt_and_its_claim_are_left(device: Device, sandbox: Sandbox) -> None:
     _drop(device, sandbox)
     sandbox.faults.set("hang-up step=register when=before")
