@@ -265,6 +265,41 @@ sys.exit(cli.main(["--root", {str(root)!r}, "forget", "--yes"]))
         assert ended.returncode == 0, ended.stderr
         assert os.listdir(device.drop) == []
 
+    def test_the_first_hook_of_a_clone_hears_of_no_identity_before(
+        self, provisioned: Rig, tmp_path: Path
+    ) -> None:
+        """What hooks have seen is root's: it goes before root is given up, and only with all the rest."""
+        device = Device(copy_of(provisioned, tmp_path / "copy").root)
+        seen = Path(device.layout.hooks_state_directory, "seen.json")
+        seen.parent.mkdir(mode=0o700)
+        seen.write_text("{}")
+        assert str(seen) in left_behind(device.layout)
+        with store_of(device.root).locked():
+            assert device.run("forget", "--generalize", "--yes").returncode == 75
+        assert seen.exists(), "nothing was destroyed"
+        program = f"""
+import os, sys
+from claimd import cli, cli_forget
+def told(layout):
+    print("root ends", os.path.exists({str(seen)!r}), os.path.exists(layout.current_identity))
+cli_forget._give_up_root = told
+sys.exit(cli.main(["--root", {str(device.root)!r}, "forget", "--generalize", "--yes"]))
+"""
+        command = [sys.executable, "-c", program]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout.startswith("root ends False True\n")
+        assert left_behind(device.layout) == []
+
+    def test_what_hooks_have_seen_stays_without_an_image(self, provisioned: Rig, tmp_path: Path) -> None:
+        """The device's next identity comes after this one, for them too."""
+        device = Device(copy_of(provisioned, tmp_path / "copy").root)
+        seen = Path(device.layout.hooks_state_directory, "seen.json")
+        seen.parent.mkdir(mode=0o700)
+        seen.write_text("{}")
+        assert device.run("forget", "--yes").returncode == 0
+        assert seen.exists()
+
     def test_a_secret_that_is_left_is_named(self, provisioned: Rig, tmp_path: Path) -> None:
         device = Device(copy_of(provisioned, tmp_path / "copy").root)
         forgotten = device.root / "etc/claimd/old.key"

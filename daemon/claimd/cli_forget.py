@@ -41,18 +41,20 @@ def _forget(options: argparse.Namespace, layout: Layout) -> int:
         Memory,
         NotAgreedError,
         clear_the_drop,
+        clear_what_hooks_have_seen,
         forgotten,
         left_behind,
         memory,
         take_back_words,
     )
+    from .hooks import Hooks
     from .lock import for_a_moment
     from .looking import elapsed
     from .store import Store
 
     system.hide_memory()
-    if not layout.root:
-        system.become_service_user()
+    if not options.generalize:
+        _give_up_root(layout)
     os.umask(0o027)
     logs.to_journal()
     store = Store(layout, Disk())
@@ -61,6 +63,11 @@ def _forget(options: argparse.Namespace, layout: Layout) -> int:
     def remember(found: Memory) -> None:
         nonlocal there
         there = found
+        if options.generalize:
+            # Root's own, so it goes before root is given up; by now all is agreed, and no pass is at work.
+            with Hooks(layout, store, store.disk).locked():
+                clear_what_hooks_have_seen(layout, store)
+            _give_up_root(layout)
 
     try:
         there = memory(store)
@@ -96,6 +103,14 @@ def _forget(options: argparse.Namespace, layout: Layout) -> int:
         return _judge_image(left)
     _say_whether_ready(store, options.config)
     return Exit.OK
+
+
+def _give_up_root(layout: Layout) -> None:
+    """Before anything is written that the daemon has to write as well."""
+    from . import system
+
+    if not layout.root:
+        system.become_service_user()
 
 
 def _how_far(store: Store, there: Memory) -> str:

@@ -138,10 +138,17 @@ def _clear_once(drop: Drop) -> bool:
     return gone
 
 
+def clear_what_hooks_have_seen(layout: Layout, store: Store) -> None:
+    """For an image: a clone's first hook must not hear of its certificate. It is root's. Raises OSError."""
+    for path in _files(layout.hooks_state_directory):
+        store.disk.remove_file(path)
+
+
 def left_behind(layout: Layout) -> list[str]:
     """What must not be in an image and is still there: paths below state, spool and run directories that
-    hold something, and configuration files with a private key in them."""
+    hold something, what hooks have seen, and configuration files with a private key in them."""
     found = list(_files(layout.state_directory))
+    found += list(_files(layout.hooks_state_directory))
     found += list(_files(layout.drop_directory))
     for directory in (layout.result_directory, layout.run_directory, layout.config_directory):
         found += [path for path in _files(directory) if _may_hold_a_key(path)]

@@ -62,13 +62,14 @@ def test_an_image_is_made_of_a_device_that_was_in_use(world: ContainerWorld) -> 
     machine.write("/opt/consumer.py", CONSUMER)
     machine.write("/etc/claimd/hooks.d/10-log", HOOK, 0o755)
     machine.write("/etc/sudoers.d/technician", f"{TECHNICIAN} ALL=(ALL) NOPASSWD: ALL\n", 0o440)
-    provisioned(world, "first.json")
+    hooks_have_seen(world, str(provisioned(world, "first.json")["certificate_id"]))
     world.scp("-----BEGIN something that is no claim", "left.txt")
 
     said = machine.run("sudo", "claimd", "forget", "--yes", "--generalize", user=TECHNICIAN)
     assert "the image holds no secret and no memory of this device" in said
     assert world.keys_in("/var") + world.keys_in("/run") == []
     assert machine.run("ls", "-A", DROP) == ""
+    assert machine.run("ls", "-A", str(Path(HOOKS_SEEN).parent)) == ""
     # Nothing that the daemon could not write: it goes on, and would take the next claim.
     found = machine.run(
         "find", STATE, "/run/claimd", "/var/spool/claimd/result", "-ignore_readdir_race", "-user", "root"
