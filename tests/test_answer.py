@@ -90,6 +90,12 @@ class TestAClaim:
         said = one_text(answer.of_claim(TAKEN, before))
         assert said.startswith("REFUSED") and "this device already has its identity (c0c0c0c0c0c0)" in said
 
+    def test_a_spare_is_told_that_another_one_was_used(self) -> None:
+        after = replace(scene(None, outcome("not-needed"), held=False), identity=IDENTITY)
+        said = answer.of_claim(TAKEN, after)
+        assert said[0] == "DONE" and "reprovision" not in one_text(said)
+        assert "Another claim was used; this one was not needed and was destroyed." in one_text(said)
+
     def test_in_reserve(self) -> None:
         other = replace(claimed(), claim=ClaimRecord("ab" * 32, NOW, NOW + timedelta(minutes=9)))
         assert "kept in reserve" in one_text(answer.of_claim(TAKEN, scene(other)))

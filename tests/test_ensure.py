@@ -182,6 +182,18 @@ def test_a_claim_that_is_not_needed_is_told_each_time_that_it_comes(tmp_path: Pa
     assert [o.result for o in result.record.history] == ["active", "not-needed", "not-needed"]
 
 
+def test_two_claims_at_once_are_both_done(tmp_path: Path) -> None:
+    rig = Rig.new(tmp_path)
+    rig.drop(1)
+    assert rig.one_pass().exit is Exit.OK
+    results = Path(Layout(str(rig.root)).result_directory)
+    told = [(results / f"claim-{number}.pem.txt").read_text() for number in range(2)]
+    used = [text for text in told if text.startswith("DONE\n\nThe device has its permanent identity.\n")]
+    spared = [text for text in told if text.startswith("DONE\n\nAnother claim was used; this one was not ")]
+    assert len(used) == len(spared) == 1
+    assert (results / "latest.txt").read_text() == used[0]
+
+
 class Unwell(Store):
     """What `current` names can't be read now."""
 

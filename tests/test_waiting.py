@@ -209,6 +209,13 @@ class TestOneClaim:
     def test_another_s_end_does_not(self) -> None:
         assert end(SERVING, SERVING, wanted=CLAIM.fingerprint) is None
 
+    def test_of_a_spare_that_was_not_needed_the_one_that_was_used_is_the_answer(self) -> None:
+        spare = outcome("not-needed", claim=OTHER.fingerprint, hours=0)
+        done = document(identity=IDENTITY, history=(OLD, spare, NEW))
+        assert end(STATES["spare"], done, wanted=OTHER.fingerprint) is Exit.OK
+        old = document(identity=IDENTITY, history=(OLD, spare))
+        assert end(STATES["spare"], old, wanted=OTHER.fingerprint) is Exit.OLD_IDENTITY_SERVES
+
     def test_a_prefix_is_enough(self) -> None:
         done = document(identity=IDENTITY, history=(OLD, NEW))
         assert end(SERVING, done, wanted=CLAIM.fingerprint[:12]) is Exit.OK

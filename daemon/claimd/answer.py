@@ -156,7 +156,14 @@ def _fate(taken: Taken, scene: Scene) -> list[str]:
         return _ended(outcome, taken, scene)
     if taken.fingerprint in scene.held:
         return ["TAKEN IN", "", *wrapped(f"The claim is kept by claimd. It lives until {taken.not_after}.")]
-    return ["DONE", "", *wrapped("Another claim was used; this one was not needed and was destroyed.")]
+    return list(_SPARED)
+
+
+_SPARED = (
+    "DONE",
+    "",
+    *wrapped("Another claim was used; this one was not needed and was destroyed. Nothing to do."),
+)
 
 
 def _under_way(attempt: Attempt, taken: Taken) -> list[str]:
@@ -183,6 +190,8 @@ def _ended(outcome: Outcome, taken: Taken, scene: Scene) -> list[str]:
             "",
             *wrapped("The claim and its key are destroyed on this device. Nothing more to do."),
         ]
+    if outcome.is_spare:
+        return list(_SPARED)
     attempt = scene.record.attempt
     if attempt is not None and attempt.problem is not None and _is_about(attempt.problem, outcome):
         found = attempt.problem

@@ -85,7 +85,7 @@ class Answers:
 
     def _latest(self, intake: Intake, answers: Mapping[str, list[str]], scene: Scene) -> list[str] | None:
         if intake.kept:
-            return answer.of_claim(self._taken(intake.kept[-1].fingerprint), scene)
+            return self._of_newest(self._taken(intake.kept[-1].fingerprint), scene)
         # Gone in this very pass: newer than what still lies there. Anything else destroyed had its time.
         at_once = {
             name: found for name, found in intake.destroyed.items() if found.code in _DESTROYED_AT_ONCE
@@ -108,7 +108,17 @@ class Answers:
         if scene.identity is None or self._directory.tells_of_a_drop(scene.now):
             return None
         done = [t for t in self._ledger.taken if any(o.claim == t.fingerprint for o in scene.record.history)]
-        return answer.of_claim(done[-1], scene) if done else answer.of_identity(scene.identity)
+        return self._of_newest(done[-1], scene) if done else answer.of_identity(scene.identity)
+
+    def _of_newest(self, taken: Taken, scene: Scene) -> list[str]:
+        """Of a spare that was not needed the claim that was used says more."""
+        used = ""
+        for outcome in reversed(scene.record.history):
+            if outcome.claim == taken.fingerprint:
+                return answer.of_claim(self._taken(used) if used and outcome.is_spare else taken, scene)
+            if outcome.result == "active":
+                used = outcome.claim
+        return answer.of_claim(taken, scene)
 
     def _latest_of_destroyed(
         self, destroyed: Mapping[str, Problem], answers: Mapping[str, list[str]], scene: Scene

@@ -154,7 +154,10 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A line of history: how an attempt, or a claim without one, ended."""
+    """A line of history: how an attempt, or a claim without one, ended.
+
+    "not-needed" without a code: a spare, another claim was used in its place.
+    """
 
     at: datetime
     claim: str
@@ -162,6 +165,10 @@ class Outcome:
     certificate_id: str | None
     thing_name: str | None
     code: Code | None
+
+    @property
+    def is_spare(self) -> bool:
+        return self.result == "not-needed" and self.code is None
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,11 @@ class Candidates:
         self._book.save(self._adopted(attempt, best))
         return True
 
-    def destroy_all(self) -> None:
-        """Each is told once: one that a crash left here is not told again, one that has come again is."""
+    def destroy_all(self, why: Code | None = None) -> None:
+        """`why`: None where another claim was used in their place.
+
+        Each is told once: one that a crash left here is not told again, one that has come again is.
+        """
         came = {claim.fingerprint for claim in self._intake.kept}
         attempt = self._book.record.attempt
         mine = attempt.claim.fingerprint if attempt and attempt.claim else ""
@@ -103,7 +106,7 @@ class Candidates:
         for fingerprint in self._store.claim_names():
             told = fingerprint not in came and self._book.is_told(fingerprint, "not-needed")
             if fingerprint != mine and not told:
-                self._book.ended([fingerprint], "not-needed", Code.CLAIM_NOT_NEEDED)
+                self._book.ended([fingerprint], "not-needed", why)
             try:
                 self._store.destroy_claim(fingerprint)
             except OSError as error:
@@ -133,5 +136,5 @@ class Candidates:
         return replace(adopted, claim=claim, failures=0, retry_at=None, problem=None)
 
     def _decline(self, claims: list[Claim], identity: str) -> Problem:
-        self.destroy_all()
+        self.destroy_all(Code.CLAIM_NOT_NEEDED)
         return problem(Code.CLAIM_NOT_NEEDED, claim=short(claims[0].fingerprint), identity=short(identity))
