@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -270,6 +272,49 @@ class TestErrors:
         with pytest.raises(ClaimdError) as caught:
             config.load(layout)
         assert caught.value.problem.code is Code.CONFIG_UNREADABLE
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.parametrize("shut", ["", "conf.d", "claimd.toml", "conf.d/50-x.toml", "*"])
+def test_the_remedy_opens_what_shuts_claimd_out(shut: str) -> None:
+    """Once for each thing that does, the outermost first."""
+    with tempfile.TemporaryDirectory() as root:  # pytest's own is root's alone
+        Path(root).chmod(0o755)
+        layout, above = Layout(root), Path(root, "etc/claimd")
+        (above / "conf.d").mkdir(parents=True)
+        write(layout, BASE)
+        drop_in(layout, "50-x.toml", "port = 443")
+        config.load(layout)  # also imports what the other account may not
+        closed = [above, *above.rglob("*")] if shut == "*" else [above / shut]
+        for each in closed:
+            each.chmod(0o700 if each.is_dir() else 0o600)
+        for _ in closed:
+            command = _told_to_another(layout)
+            assert command.startswith("sudo chmod ")
+            subprocess.run(["/bin/sh", "-c", command.removeprefix("sudo ")], check=True)
+        assert _told_to_another(layout) == "nothing"
+
+
+def _told_to_another(layout: Layout) -> str:
+    """The command that another account is told; "nothing" when it could read the configuration."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            config.load(layout)
+            os.write(writer, b"nothing")
+        except ClaimdError as error:
+            os.write(writer, error.problem.commands[0].encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        said = told.read()
+    os.waitpid(child, 0)
+    return said
 
 
 def made(**values: object) -> Config:

@@ -134,8 +134,8 @@ def test_a_claim_of_another_account_shows_both_sides() -> None:
 
 class TestFields:
     def test_a_command_takes_a_hostile_field_as_one_word(self) -> None:
-        found = problem(Code.CONFIG_UNREADABLE, file="/etc/a b'; rm -rf x", detail="no")
-        assert found.commands == ("sudo chmod 0644 '/etc/a b'\\''; rm -rf x'",)
+        found = problem(Code.CONFIG_UNREADABLE, path="/etc/a b'; rm -rf x", detail="no")
+        assert found.commands == ("sudo chmod a+rX '/etc/a b'\\''; rm -rf x'",)
 
     def test_what_is_known_besides_has_its_place(self) -> None:
         expired = problem(Code.CLAIM_EXPIRED, claim="c", not_after="then", now="now")

@@ -231,9 +231,9 @@ _CATALOGUE: dict[Code, Explanation] = {
     Code.CONFIG_UNREADABLE: Explanation(
         Kind.WAITING,
         Exit.CONFIGURATION,
-        "the configuration file {file} can't be read: {detail}",
-        "its mode shuts claimd out, or the file system has trouble",
-        "run `sudo chmod 0644 {file}`",
+        "the configuration {file} can't be read: {detail}",
+        "its mode or that of a folder above it shuts claimd out, or the file system has trouble",
+        "run `sudo chmod a+rX {path}`",
     ),
     Code.PARAMETER_UNRESOLVED: Explanation(
         Kind.BLOCKED,

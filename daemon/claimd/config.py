@@ -252,4 +252,18 @@ def _invalid(errors: list[str]) -> ClaimdError:
 
 
 def _unreadable(path: str, error: OSError) -> ClaimdError:
-    return fail(Code.CONFIG_UNREADABLE, file=path, detail=error.strerror or str(error))
+    shuts_out = _shuts_out(path) if isinstance(error, PermissionError) else path
+    return fail(Code.CONFIG_UNREADABLE, file=path, path=shuts_out, detail=error.strerror or str(error))
+
+
+def _shuts_out(path: str) -> str:
+    """What has to be opened first: the outermost folder that can't be entered, or else the file itself."""
+    above = [path[:at] for at, character in enumerate(path) if character == "/" and at > 0]
+    for folder in above:
+        try:
+            os.stat(f"{folder}/.")
+        except PermissionError:
+            return folder
+        except OSError:
+            break
+    return path
