@@ -318,6 +318,14 @@ def _folder_for_a_file(stage: Stage) -> Observed:
     return stage.ask()
 
 
+def _link_to_nothing(stage: Stage) -> Observed:
+    drop_ins = Path(stage.device.layout.config_directory, "conf.d")
+    drop_ins.mkdir(exist_ok=True)
+    (drop_ins / "50-site.toml").symlink_to("gone.toml")
+    stage.claim()
+    return stage.ask()
+
+
 def _no_such_fact(stage: Stage) -> Observed:
     stage.configure(parameters='ThingName = "{file:/etc/no-such-serial}"')
     stage.claim()
@@ -597,6 +605,7 @@ PROVOCATIONS = (
     Provocation(Code.NOT_CONFIGURED, "claimd.toml", _not_configured),
     Provocation(Code.CONFIG_INVALID, "claimd.toml", _misspelt),
     Provocation(Code.CONFIG_UNREADABLE, "claimd.toml is a folder", _folder_for_a_file),
+    Provocation(Code.CONFIG_MISSING, "a link in conf.d to nothing", _link_to_nothing),
     Provocation(Code.PARAMETER_UNRESOLVED, "claimd.toml", _no_such_fact),
     Provocation(Code.CA_UNUSABLE, "ca_file", _no_roots),
     Provocation(Code.DNS_FAILED, "the machine's resolver", _no_such_name),

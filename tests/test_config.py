@@ -99,8 +99,16 @@ class TestLayers:
     def test_a_file_of_its_own_must_be_there(self, layout: Layout, tmp_path: Path) -> None:
         with pytest.raises(ClaimdError) as caught:
             config.load(layout, str(tmp_path / "missing.toml"))
-        assert caught.value.problem.code is Code.CONFIG_UNREADABLE
-        assert "No such file or directory" in caught.value.problem.happened
+        found = caught.value.problem
+        assert found.code is Code.CONFIG_MISSING and "missing.toml is not there" in found.happened
+        assert found.commands == (), "no mode helps"
+
+    def test_a_drop_in_that_leads_nowhere(self, layout: Layout) -> None:
+        write(layout, BASE)
+        Path(layout.config_directory, "conf.d/50-x.toml").symlink_to("gone.toml")
+        with pytest.raises(ClaimdError) as caught:
+            config.load(layout)
+        assert caught.value.problem.code is Code.CONFIG_MISSING
 
     def test_comments_order_and_place_change_no_hash(self, layout: Layout) -> None:
         write(layout, BASE)

@@ -235,6 +235,13 @@ _CATALOGUE: dict[Code, Explanation] = {
         "its mode or that of a folder above it shuts claimd out, or the file system has trouble",
         "run `sudo chmod a+rX {path}`",
     ),
+    Code.CONFIG_MISSING: Explanation(
+        Kind.WAITING,
+        Exit.CONFIGURATION,
+        "the configuration file {file} is not there",
+        "a typing error in its name, or a link to a file that is gone",
+        "name a file that is there, or put it there; without --config claimd reads /etc/claimd",
+    ),
     Code.PARAMETER_UNRESOLVED: Explanation(
         Kind.BLOCKED,
         Exit.CONFIGURATION,

@@ -66,6 +66,7 @@ class Code(str, Enum):
     NOT_CONFIGURED = "not-configured"
     CONFIG_INVALID = "config-invalid"
     CONFIG_UNREADABLE = "config-unreadable"
+    CONFIG_MISSING = "config-missing"
     PARAMETER_UNRESOLVED = "parameter-unresolved"
     CA_UNUSABLE = "ca-unusable"
     # the way to the endpoint

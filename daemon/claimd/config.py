@@ -59,7 +59,7 @@ class Loaded:
 
 
 def load(layout: Layout, file: str | None = None) -> Loaded:
-    """Raises ClaimdError: NOT_CONFIGURED, CONFIG_INVALID, CONFIG_UNREADABLE.
+    """Raises ClaimdError: NOT_CONFIGURED, CONFIG_INVALID, CONFIG_UNREADABLE, CONFIG_MISSING.
 
     CONFIG_INVALID has in `detail` the first error and how many more there are, and in `errors` all of
     them, one a line.
@@ -107,7 +107,7 @@ def _files(main: str, directory: str | None) -> list[TomlFile]:
         except FileNotFoundError as error:
             # Drop-ins alone are a whole configuration, but a file that was asked for must be there.
             if directory is None or path != main:
-                raise _unreadable(path, error) from error
+                raise fail(Code.CONFIG_MISSING, file=path) from error
         except OSError as error:
             raise _unreadable(path, error) from error
         except tomlfiles.TomlError as error:
