@@ -12,9 +12,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -499,8 +500,8 @@ class TestPut:
         assert put(str(place), Disk(), material.claim()) != name
 
 
-def _seen_by_another(above: str) -> object:
-    """What is exposed in `above`/drop, as an account sees it that may not look into everything."""
+def _seen_by_another(above: str, what: Callable[[Entry], object]) -> dict[str, Any]:
+    """Of each entry in `above`/drop, as an account sees it that may not look into everything."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -509,14 +510,39 @@ def _seen_by_another(above: str) -> object:
             os.setgid(NOBODY)
             os.setuid(NOBODY)
             entries = Drop(f"{above}/drop", Disk(), own_files=True).scan()
-            os.write(writer, json.dumps({entry.name: entry.exposed for entry in entries}).encode())
+            os.write(writer, json.dumps({entry.name: what(entry) for entry in entries}).encode())
         finally:
             os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as told:
         found = told.read()
     os.waitpid(child, 0)
-    return json.loads(found)
+    seen: dict[str, Any] = json.loads(found)
+    return seen
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("name", ["claim", "claim.json"])
+def test_the_remedy_lets_claimd_read_what_shut_it_out(name: str) -> None:
+    """A folder or a file of a technician's, where claimd has no capability."""
+
+    def said(entry: Entry) -> object:
+        return entry.problem.commands[0] if entry.problem else entry.data.decode() or None
+
+    with tempfile.TemporaryDirectory() as above:
+        os.chmod(above, 0o755)
+        place = Path(above) / "drop"
+        place.mkdir()
+        file = place / "claim" / "key.pem" if name == "claim" else place / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("text")
+        for each in (file, place / name):
+            each.chmod(0o700 if each.is_dir() else 0o600)
+        told = _seen_by_another(above, said)
+        assert told == {name: f"chmod -R u=rwX,go=rX {name}"}
+        subprocess.run(["/bin/sh", "-c", told[name]], cwd=place, check=True)
+        assert _seen_by_another(above, said) == {name: None} | {str(file.relative_to(place)): "text"}
+        assert not any(_seen_by_another(above, lambda entry: entry.exposed).values())
 
 
 class TestExposed:
@@ -601,7 +627,7 @@ class TestExposed:
             folder = self.folder(Path(above) / "drop", 0) / "claim"
             folder.mkdir()
             folder.chmod(mode)
-            assert _seen_by_another(above) == {"claim": exposed}
+            assert _seen_by_another(above, lambda entry: entry.exposed) == {"claim": exposed}
 
     def test_by_acl(self, drop: Drop, place: Path) -> None:
         path = place / "claim"

@@ -124,8 +124,9 @@ _CATALOGUE: dict[Code, Explanation] = {
         Kind.WAITING,
         Exit.PERMISSION,
         "{file} can't be read: {detail}",
-        "the file's mode shuts claimd out and claimd runs without its capability",
-        "run `chmod 0644 {file}` where it lies, or start claimd by its unit: `sudo systemctl restart claimd`",
+        "its mode shuts claimd out and claimd runs without its capability",
+        "run `chmod -R u=rwX,go=rX {file}` where it lies, or start claimd by its unit:"
+        " `sudo systemctl restart claimd`",
     ),
     Code.DROP_DIRECTORY_MISSING: Explanation(
         Kind.WAITING,

@@ -44,7 +44,7 @@ ENDS = {
 # Programs of the system, with the words that may follow.
 SYSTEM = re.compile(
     r"systemd-tmpfiles --create claimd\.conf|systemctl ((re)?start claimd|status claimd-sweep\.path)"
-    r"|chmod (0644|a\+rX) \S+"
+    r"|chmod (-R u=rwX,go=rX|a\+rX) \S+"
     r"|date -u|date -u -s \S+|date -u -s '[^']*'|apt install --reinstall ca-certificates|getent hosts \S+"
     r"|timedatectl set-ntp true|df -[hi] \S+|dmesg|mount -o remount,rw \S+|usermod -aG claimd-drop \S+"
     r"|scp claim\.json DEVICE:/var/spool/claimd/drop/|ip route|systemd-machine-id-setup|journalctl .*"
