@@ -224,6 +224,16 @@ class TestOneClaim:
         assert end(STATES["claimed"], STATES["blocked"], wanted=CLAIM.fingerprint[:12]) is Exit.REFUSED
         assert end(STATES["claimed"], STATES["blocked"], wanted="77" * 32) is None
 
+    def test_a_spare_waits_for_what_another_claim_s_attempt_waits_for(self) -> None:
+        kept = tuple((one.fingerprint, one.not_after) for one in (CLAIM, OTHER))
+        found = failed(Code.TEMPLATE_NOT_FOUND, template="T", detail="no such template")
+        made = attempt(1)
+        blocked = document(
+            replace(table.advance(made, Event.BLOCKED, made.started_at), problem=found), claims=kept
+        )
+        assert end(STATES["spare"], blocked, wanted=OTHER.fingerprint[:12]) is Exit.REFUSED
+        assert end(STATES["spare"], STATES["spare"], wanted=OTHER.fingerprint[:12]) is None
+
     def test_an_attempt_that_is_over_is_stuck_in_nothing(self) -> None:
         """Its last trouble is history; how it ended is told by the outcome, which is not there yet."""
         refused = failed(Code.IDENTITY_REFUSED, detail="CONNACK 0x87", client_id="x", certificate_id="c")

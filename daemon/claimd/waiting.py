@@ -109,7 +109,7 @@ def ending(document: Mapping[str, Any], unseen: bool, wanted: Goal) -> Ending | 
         outcome = _outcome_of(document, wanted.fingerprint)
         if outcome is not None:
             return _of_outcome(document, outcome)
-        if _attempt_is_for(document, wanted.fingerprint):
+        if _attempt_is_for(document, wanted.fingerprint) or _is_kept(document, wanted.fingerprint):
             return _stuck(document)
         return None
     new = [o for o in document["history"] if o["claim"] and _key(o) not in wanted.seen]
@@ -147,6 +147,11 @@ def _attempt_is_for(document: Mapping[str, Any], wanted: str) -> bool:
     attempt = document["attempt"]
     claim = attempt and attempt["claim"]
     return bool(claim) and claim["fingerprint"].startswith(wanted)
+
+
+def _is_kept(document: Mapping[str, Any], wanted: str) -> bool:
+    """A spare: what holds up the attempt holds it up as well."""
+    return any(claim["fingerprint"].startswith(wanted) for claim in document["claims"])
 
 
 def _pending(document: Mapping[str, Any]) -> bool:
