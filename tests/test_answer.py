@@ -146,6 +146,23 @@ class TestAClaim:
         assert "The device is registered: no claim is needed any more." in said
         assert not [line for line in said if line.startswith("claim lives")]
 
+    def test_none_helps_a_device_that_is_registered_and_not_let_in(self) -> None:
+        found = problem(Code.IDENTITY_REFUSED, client_id="x", certificate_id="c0", detail="CONNACK 0x87")
+        other = ClaimRecord("ab" * 32, NOW - timedelta(hours=2), NOW - timedelta(hours=1))
+        registered = replace(claimed(), claim=other, state=State.REGISTERED, problem=found)
+        for attempt in (registered, replace(registered, claim=None)):
+            kept = scene(attempt)
+            ended = scene(attempt, outcome("not-needed"), held=False)
+            for each in (kept, replace(ended, identity=IDENTITY)):
+                said = answer.of_claim(TAKEN, each)
+                assert said[0] == "WAITING" and "update-certificate" in one_text(said)
+                assert "AWS refuses its new identity" in one_text(said)
+                assert "This claim can't help: it is destroyed unused." in said
+        soon = answer.of_claim(TAKEN, scene(replace(registered, problem=None)))
+        assert soon[0] == "TAKEN IN" and "Another claim has registered this device" in one_text(soon)
+        before = replace(registered, started_at=NOW + timedelta(hours=1))
+        assert answer.of_claim(TAKEN, scene(before, outcome("not-needed"), held=False))[0] == "DONE"
+
     def test_refused_for_what_is_told_without_its_particulars(self) -> None:
         """The outcome keeps the code alone; the template's name is the configured one."""
         ended = scene(None, outcome("failed", Code.TEMPLATE_NOT_FOUND), held=False)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from claimd import attempt as table
-from claimd.attempt import Attempt, ClaimRecord, Event, Record
+from claimd.attempt import Attempt, ClaimRecord, Event, Record, State
 from claimd.errors import Code, Problem, problem
 from claimd.report import (
     MAX_NAMED,
@@ -233,3 +233,10 @@ def test_a_failure_on_a_terminal() -> None:
     labels = [line.split(":")[0].strip() for line in lines if line.startswith("  ") and ":" in line]
     assert labels[0] == "likely cause" and labels[-1] == "code"
     assert lines[-1].endswith("dns-failed (claimd explain dns-failed)")
+
+
+def test_a_spare_is_in_reserve_only_while_a_claim_can_help() -> None:
+    spare = (("ab" * 32, NOW + timedelta(minutes=1)),)
+    for state, notes in ((State.CLAIMED, 1), (State.REGISTERED, 0), (State.ACTIVE, 0)):
+        said = document(record=Record(replace(claimed(), state=state)), claims=spare)
+        assert len(said["notes"]) == notes

@@ -234,6 +234,17 @@ class TestOneClaim:
         assert end(STATES["spare"], blocked, wanted=OTHER.fingerprint[:12]) is Exit.REFUSED
         assert end(STATES["spare"], STATES["spare"], wanted=OTHER.fingerprint[:12]) is None
 
+    def test_none_helps_a_device_that_is_registered_and_not_let_in(self) -> None:
+        refused = failed(Code.IDENTITY_REFUSED, detail="CONNACK 0x87", client_id="x", certificate_id="c")
+        spare = outcome("not-needed", claim=OTHER.fingerprint, hours=0)
+        made = attempt(4, found=refused, failures=9)
+        stuck = document(made, history=(spare,))
+        assert end(STATES["identity-refused"], stuck, wanted=OTHER.fingerprint) is Exit.REFUSED
+        trying = document(replace(made, failures=1), history=(spare,))
+        assert end(STATES["identity-refused"], trying, wanted=OTHER.fingerprint) is None
+        kept = document(made, claims=((OTHER.fingerprint, OTHER.not_after),))
+        assert end(STATES["identity-refused"], kept, wanted=OTHER.fingerprint) is Exit.REFUSED
+
     def test_an_attempt_that_is_over_is_stuck_in_nothing(self) -> None:
         """Its last trouble is history; how it ended is told by the outcome, which is not there yet."""
         refused = failed(Code.IDENTITY_REFUSED, detail="CONNACK 0x87", client_id="x", certificate_id="c")

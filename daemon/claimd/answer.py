@@ -140,23 +140,35 @@ _MAY_BECOME_ONE = frozenset(
 
 def _fate(taken: Taken, scene: Scene) -> list[str]:
     attempt = scene.record.attempt
-    if attempt is not None and attempt.claim is not None and attempt.state not in table.ENDED:
-        if attempt.claim.fingerprint == taken.fingerprint:
-            return _under_way(attempt, taken)
-        if taken.fingerprint in scene.held:
-            spare = problem(
-                Code.CLAIM_SUPERSEDED,
-                claim=short(taken.fingerprint),
-                not_after=taken.not_after,
-                other=short(attempt.claim.fingerprint),
-            )
-            return ["WAITING", "", *_explained(spare)]
     outcome = next((o for o in reversed(scene.record.history) if o.claim == taken.fingerprint), None)
+    if attempt is not None and attempt.state not in table.ENDED:
+        said = _by_the_open(attempt, outcome, taken, scene)
+        if said is not None:
+            return said
     if outcome is not None:
         return _ended(outcome, taken, scene)
     if taken.fingerprint in scene.held:
         return ["TAKEN IN", "", *wrapped(f"The claim is kept by claimd. It lives until {taken.not_after}.")]
     return list(_SPARED)
+
+
+def _by_the_open(attempt: Attempt, outcome: Outcome | None, taken: Taken, scene: Scene) -> list[str] | None:
+    """What the open attempt makes of a claim; None where it has nothing to do with it."""
+    used, is_kept = attempt.claim, taken.fingerprint in scene.held
+    if used is not None and used.fingerprint == taken.fingerprint:
+        return _under_way(attempt, taken)
+    if attempt.state is State.REGISTERED:
+        spared = outcome is not None and outcome.is_spare and outcome.at >= attempt.started_at
+        return _too_late(attempt, taken) if is_kept or spared else None
+    if used is None or not is_kept:
+        return None
+    spare = problem(
+        Code.CLAIM_SUPERSEDED,
+        claim=short(taken.fingerprint),
+        not_after=taken.not_after,
+        other=short(used.fingerprint),
+    )
+    return ["WAITING", "", *_explained(spare)]
 
 
 _SPARED = (
@@ -178,6 +190,14 @@ def _under_way(attempt: Attempt, taken: Taken) -> list[str]:
     if attempt.state is State.REGISTERED:
         return [*lines, "", *wrapped("The device is registered: no claim is needed any more.")]
     return [*lines, *labelled("claim lives", f"until {taken.not_after}", width=_WIDTH)]
+
+
+def _too_late(attempt: Attempt, taken: Taken) -> list[str]:
+    """Another claim has registered the device, whose identity is not proved yet: none can help it."""
+    lines = ["TAKEN IN", "", *wrapped("Another claim has registered this device: its identity is tried now.")]
+    if attempt.problem is not None:
+        lines = _under_way(attempt, taken)
+    return [*lines, "", *wrapped("This claim can't help: it is destroyed unused.")]
 
 
 def _ended(outcome: Outcome, taken: Taken, scene: Scene) -> list[str]:

@@ -37,6 +37,9 @@ _WAITING_CODES = frozenset(
     }
 )
 
+# From REGISTERED on nothing is left to do for another claim.
+_WITHOUT_SPARES = frozenset({*table.ENDED, State.REGISTERED})
+
 
 def status_document(
     *,
@@ -112,7 +115,7 @@ def _named(drop: Mapping[str, Problem]) -> list[tuple[str, Problem]]:
 
 def _spares(attempt: Attempt | None, claims: tuple[tuple[str, datetime], ...]) -> list[Problem]:
     """Claims that lie in reserve behind the one that the attempt uses."""
-    if attempt is None or attempt.claim is None:
+    if attempt is None or attempt.claim is None or attempt.state in _WITHOUT_SPARES:
         return []
     mine = attempt.claim.fingerprint
     return [

@@ -107,9 +107,13 @@ def ending(document: Mapping[str, Any], unseen: bool, wanted: Goal) -> Ending | 
         return Ending(Exit.REFUSED, _FOR_SOMEBODY, found)
     if wanted.fingerprint is not None:
         outcome = _outcome_of(document, wanted.fingerprint)
-        if outcome is not None:
+        if outcome is not None and not _is_spare_of_the_open(document, outcome):
             return _of_outcome(document, outcome)
-        if _attempt_is_for(document, wanted.fingerprint) or _is_kept(document, wanted.fingerprint):
+        if (
+            outcome is not None
+            or _attempt_is_for(document, wanted.fingerprint)
+            or _is_kept(document, wanted.fingerprint)
+        ):
             return _stuck(document)
         return None
     new = [o for o in document["history"] if o["claim"] and _key(o) not in wanted.seen]
@@ -152,6 +156,15 @@ def _attempt_is_for(document: Mapping[str, Any], wanted: str) -> bool:
 def _is_kept(document: Mapping[str, Any], wanted: str) -> bool:
     """A spare: what holds up the attempt holds it up as well."""
     return any(claim["fingerprint"].startswith(wanted) for claim in document["claims"])
+
+
+def _is_spare_of_the_open(document: Mapping[str, Any], outcome: Mapping[str, Any]) -> bool:
+    """Another claim has registered the device, and how that ends is not known yet."""
+    attempt = document["attempt"]
+    if attempt is None or State(attempt["state"]) is not State.REGISTERED:
+        return False
+    since = datetime.fromisoformat(outcome["at"]) >= datetime.fromisoformat(attempt["started_at"])
+    return since and outcome["result"] == "not-needed" and outcome["code"] is None
 
 
 def _pending(document: Mapping[str, Any]) -> bool:
