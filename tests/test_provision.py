@@ -455,8 +455,14 @@ def test_only_the_token_s_own_refusals_count_against_it(store: Store) -> None:
         assert result.record.attempt.refusals == number
         assert result.after_seconds is not None
         now += timedelta(seconds=result.after_seconds)
+        assert "another certificate, with the same claim while it lives" in result.problem.remedy
     result = run(store, cloud, now)
     assert result.record.attempt is not None and result.record.attempt.certificate_id is None
+    assert result.after_seconds is not None
+    run(store, cloud, now + timedelta(seconds=result.after_seconds))
+    serving, used = store.current(), store.load_record().history[-1]
+    assert serving is not None and serving.certificate_id != ID
+    assert (used.claim, used.result) == (attempt.claim.fingerprint, "active")
 
 
 def test_who_asks_by_hand_again_and_again_leaves_the_token_alone(store: Store) -> None:

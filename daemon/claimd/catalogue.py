@@ -438,7 +438,8 @@ _CATALOGUE: dict[Code, Explanation] = {
         Exit.RETRY,
         "AWS does not take the certificate ownership token any more: {detail}",
         "the token lives one hour, or was used already",
-        "nothing to do: claimd keeps the key it has and asks for another certificate with the next claim",
+        "nothing to do: claimd tries again with what it has, and then asks for another certificate, with the"
+        " same claim while it lives, else with the next one",
     ),
     Code.REQUEST_REFUSED: Explanation(
         Kind.BLOCKED,
