@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import stat
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from claimd import accounts, config
+from claimd import accounts, cli_setup, config
 from claimd.errors import Exit
 from claimd.model import Layout
 
@@ -48,7 +49,21 @@ def test_it_says_what_it_did_and_what_is_next(tmp_path: Path) -> None:
     assert shown[0] == f"wrote {drop_in(tmp_path)}"
     assert "next: make a claim and copy it to this device within five minutes:" in shown
     assert "  aws iot create-provisioning-claim --template-name Fleet > claim.json" in shown
-    assert f"  scp claim.json USER@DEVICE:{tmp_path}/var/spool/claimd/drop/" in shown
+    assert f"  cp claim.json {tmp_path}/var/spool/claimd/drop/" in shown
+    assert shown[-1] == f"then look here: claimd --root {tmp_path} status"
+
+
+def test_on_a_device_the_claim_comes_from_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual(tmp_path)
+    loaded = config.load(Layout(str(tmp_path)))
+    monkeypatch.setattr(config, "load", lambda layout: loaded)
+    values = {"endpoint": ENDPOINT, "template": {"name": "Fleet", "parameters": {}}}
+    options = argparse.Namespace(template="Fleet", technician="tina")
+    assert cli_setup._say_what_is_next(options, Layout(), values) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert "  scp claim.json tina@DEVICE:/var/spool/claimd/drop/" in shown
     assert shown[-1] == "then look here: claimd status"
 
 
@@ -120,7 +135,7 @@ def test_below_a_root_no_user_is_changed(tmp_path: Path) -> None:
     ended = usual(tmp_path, "--technician", "nobody-of-this-name")
     assert ended.returncode == 0, ended.stderr
     assert "nobody-of-this-name was not added to claimd-drop: with --root" in ended.stdout
-    assert "scp claim.json nobody-of-this-name@DEVICE:" in ended.stdout
+    assert "scp" not in ended.stdout
 
 
 def test_without_root_it_says_so_in_one_line() -> None:

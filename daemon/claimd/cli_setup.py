@@ -190,6 +190,10 @@ def _say_what_is_next(options: argparse.Namespace, layout: Layout, values: Mappi
         print('if the template has parameters, give them too: --parameter "ThingName=gateway-{serial}"')
     print("next: make a claim and copy it to this device within five minutes:")
     print(f"  aws iot create-provisioning-claim --template-name {options.template} > claim.json")
-    print(f"  scp claim.json {options.technician or 'USER'}@DEVICE:{layout.drop_directory}/")
-    print("then look here: claimd status")
+    if layout.root:  # nobody logs in there, and no other machine has this path
+        print("  " + shlex.join(["cp", "claim.json", f"{layout.drop_directory}/"]))
+        print("then look here: " + shlex.join(["claimd", "--root", layout.root, "status"]))
+    else:
+        print(f"  scp claim.json {options.technician or 'USER'}@DEVICE:{layout.drop_directory}/")
+        print("then look here: claimd status")
     return Exit.OK
