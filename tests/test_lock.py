@@ -62,3 +62,13 @@ def test_the_service_waits_for_nobody_and_names_the_holder(mine: int, another: i
         lock.take(mine)
     assert raised.value.pid == str(os.getpid())
     os.close(another)
+
+
+def test_whether_somebody_is_at_work_is_told_without_taking_it(tmp_path: Path, another: int) -> None:
+    assert lock.is_held(str(tmp_path))
+    os.close(another)
+    assert not lock.is_held(str(tmp_path))
+    mine = opened(tmp_path)
+    assert not lock.take(mine), "who asked keeps nothing"
+    os.close(mine)
+    assert not lock.is_held(str(tmp_path / "missing"))

@@ -156,6 +156,10 @@ class Layout:
         return self.under("/var/lib/claimd")
 
     @property
+    def attempt_file(self) -> str:
+        return self.under("/var/lib/claimd/attempt.json")
+
+    @property
     def identity_directory(self) -> str:
         return self.under("/var/lib/claimd/identity")
 

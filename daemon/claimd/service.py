@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import logs, supervision, verdict
+from . import lock, logs, supervision, verdict
 from .agenda import Agenda
 from .child import Child, ending, environment, same_program
 from .durable import disk_problem
@@ -38,7 +38,7 @@ class Pace:
     """Every time limit of the watcher, in seconds."""
 
     tick: float = 60.0  # the one timer: rescan and watchdog
-    poll: float = 2.0  # between two looks where nothing tells of changes
+    poll: float = 2.0  # between two looks where nothing tells of changes, or of another pass's end
     show: float = 60.0  # `config show` takes 0.3 s, on a slow board 10 s
     margin: float = 60.0  # over timeouts.pass_seconds: imports, and looking at a copy in progress
     kill: float = 2.0  # from SIGTERM to SIGKILL for a child that hangs
@@ -55,18 +55,18 @@ def run(
     """Run until SIGTERM or SIGINT. `command`: what stands for `claimd` itself."""
     logs.to_stderr()
     try:
-        lock = supervision.take_lock(layout)
+        held = supervision.take_lock(layout)
     except OSError as error:
         found = disk_problem(error, layout.run_directory)
         log.error("cannot start: %s; what to do: %s", found.happened, found.remedy)
         return int(found.exit)
-    if lock is None:
+    if held is None:
         log.error("cannot start: another claimd run is at work process=%s", supervision.holder(layout))
         return int(Exit.RETRY)
     try:
         Service(layout, config_file, command or same_program(), pace or Pace()).serve()
     finally:
-        os.close(lock)
+        os.close(held)
     return int(Exit.OK)
 
 
@@ -95,6 +95,8 @@ class Service:
         self._supervision = supervision.Supervision(layout)
         self._pass: _Work | None = None
         self._seen: Entries = frozenset()  # in the drop directory when the last pass began
+        self._left: Entries = frozenset()  # the record, as the last pass left it
+        self._awaits_another = False
         self._show: _Work | None = None
         self._show_wanted = True
         self._config_seen: Entries = frozenset()  # when it was last read
@@ -134,7 +136,8 @@ class Service:
     # --- time and signals -----------------------------------------------------------------------
 
     def _next_look(self) -> float:
-        return self._next_tick if self._watch.problem is None else min(self._next_tick, self._next_poll)
+        polls = self._watch.problem is not None or self._awaits_another
+        return min(self._next_tick, self._next_poll) if polls else self._next_tick
 
     def _next_deadline(self) -> float:
         found = [self._limit(work) for work in self._at_work()]
@@ -185,8 +188,12 @@ class Service:
             self._show_wanted = self._show_wanted or self._configuration.is_unread
         self._next_poll = now + self._pace.poll
         self._renew_watch(thorough=thorough)
-        if self._pass is None and self._has_news():
-            self._agenda.hint(now)
+        if self._pass is None:
+            changed = self._is_record_changed()
+            # No event tells of the end of a pass by hand, or of its death.
+            self._awaits_another = changed and lock.is_held(self._layout.state_directory)
+            if self._has_news() or (changed and not self._awaits_another):
+                self._agenda.hint(now)
         if self._config_entries() != self._config_seen:
             self._show_wanted = True
 
@@ -206,6 +213,14 @@ class Service:
         """Something came or changed since the last pass began. What went away needs no pass; what is
         stuck there and was seen by a pass needs no second one."""
         return bool(entries(self._layout.drop_directory) - self._seen)
+
+    def _is_record_changed(self) -> bool:
+        """By a pass by hand: when the attempt goes on is known to who has read the record. What was removed
+        needs no pass."""
+        return any(inode for _, inode, _, _ in self._record_entries() - self._left)
+
+    def _record_entries(self) -> Entries:
+        return files(self._layout.attempt_file)
 
     def _config_entries(self) -> Entries:
         if self._config_file is not None:
@@ -260,6 +275,7 @@ class Service:
             work.child.read()
         if self._pass is not None and self._pass.child.ended():
             work, self._pass = self._pass, None
+            self._left = self._record_entries()
             self._pass_ended(work, now)
         if self._show is not None and self._show.child.ended():
             work, self._show = self._show, None
@@ -323,7 +339,8 @@ class Service:
 
 
 def _places(layout: Layout, config_file: str | None) -> tuple[Place, ...]:
-    """What is watched. The drop directory's parent, because a directory that was replaced tells nothing."""
+    """What is watched. The drop directory's parent, because a directory that was replaced tells nothing; the
+    state directory, because a pass by hand leaves there what the service has to go on with."""
     configuration = (
         Place(layout.config_directory, recursive=True)
         if config_file is None
@@ -333,4 +350,5 @@ def _places(layout: Layout, config_file: str | None) -> tuple[Place, ...]:
         Place(layout.drop_directory),
         Place(os.path.dirname(layout.drop_directory), contents=False),
         configuration,
+        Place(layout.state_directory),
     )

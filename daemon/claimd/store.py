@@ -102,7 +102,6 @@ class Store:
     def __init__(self, layout: Layout, disk: Disk) -> None:
         self.layout = layout
         self.disk = disk
-        self._attempt_file = os.path.join(layout.state_directory, "attempt.json")
         self._told_file = os.path.join(layout.state_directory, "told.json")
         self._claims = os.path.join(layout.state_directory, "claims")
         self._activated = os.path.join(layout.state_directory, "activated")
@@ -156,14 +155,14 @@ class Store:
     def load_record(self) -> Record:
         """Raises ClaimdError(ATTEMPT_UNREADABLE); the file is left alone then."""
         try:
-            return record.decode(_read(self._attempt_file))
+            return record.decode(_read(self.layout.attempt_file))
         except FileNotFoundError:
             return Record()
         except (record.RecordError, ValueError) as error:
-            raise fail(Code.ATTEMPT_UNREADABLE, path=self._attempt_file, detail=str(error)) from error
+            raise fail(Code.ATTEMPT_UNREADABLE, path=self.layout.attempt_file, detail=str(error)) from error
 
     def save_record(self, what: Record) -> None:
-        self.disk.write_file(self._attempt_file, record.encode(what), 0o600)
+        self.disk.write_file(self.layout.attempt_file, record.encode(what), 0o600)
 
     # -- whose it is
 
@@ -438,7 +437,7 @@ class Store:
 
     @property
     def has_record(self) -> bool:
-        return os.path.lexists(self._attempt_file)
+        return os.path.lexists(self.layout.attempt_file)
 
     def is_forgetting(self) -> bool:
         return os.path.lexists(self._forgetting)

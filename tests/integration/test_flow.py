@@ -214,6 +214,37 @@ class TestTheService:
         device.configure(wanted)
         device.wait_for_state("provisioned")
 
+    def _blocked(self, device: Device, sandbox: Sandbox) -> None:
+        """The service waits for somebody, and has no timer but the claim's end."""
+        sandbox.faults.set("reject step=register status=403 times=1")
+        device.put("claim.json", json.dumps(sandbox.create_claim()))
+        device.start()
+        device.wait_for_state("blocked")
+        wait_for(lambda: device.status()["service"]["state"] == "watching", "the end of the pass")
+
+    def test_what_a_pass_by_hand_left_open_goes_on(self, device: Device, sandbox: Sandbox) -> None:
+        self._blocked(device, sandbox)
+        sandbox.faults.set("reject step=register status=429 times=1")
+        assert device.run("provision").returncode == Exit.RETRY
+        wait_for(lambda: device.status()["state"] == "provisioned", "the service's try", 60)
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+    def test_what_a_pass_by_hand_died_over_goes_on(
+        self, device: Device, sandbox: Sandbox, number: signal.Signals
+    ) -> None:
+        """Ctrl-C, a terminal that is lost, the kernel short of memory."""
+        self._blocked(device, sandbox)
+        fault = sandbox.faults.set("delay step=subscribe ms=60000 times=1")
+        by_hand = subprocess.Popen(
+            device.command("provision"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            wait_for(lambda: sandbox.faults.used(fault), "a subscription")
+            by_hand.send_signal(number)
+        finally:
+            by_hand.communicate(timeout=DEADLINE_SECONDS)
+        wait_for(lambda: device.status()["state"] == "provisioned", "the service's try", 60)
+
     def test_sigterm_in_mid_attempt_ends_within_two_seconds(self, device: Device, sandbox: Sandbox) -> None:
         sandbox.faults.set("delay step=register ms=60000 times=1")
         device.put("claim.json", json.dumps(sandbox.create_claim()))

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from claimd import lock
+from claimd.durable import Disk
 from claimd.service import Pace
 from device import DEADLINE_SECONDS, wait_for
 from watcher import CONFIGURED, NOTHING_TO_DO, STILL, Manager, Watcher, is_alive, prints, wakeups
@@ -109,6 +111,67 @@ class TestHints:
         time.sleep(0.5)  # several ticks in which nothing may happen
         assert watcher.passes() == counted
         assert watcher.facts() == ticks
+        watcher.stop()
+
+
+class TestAPassByHand:
+    """What it leaves open the service goes on with: the record says when, and a pass reads the record."""
+
+    @staticmethod
+    def keep(watcher: Watcher, text: str = "{}") -> None:
+        Disk().write_file(watcher.device.layout.attempt_file, text.encode(), 0o600)
+
+    def test_what_it_kept_gets_a_pass(self, watcher: Watcher) -> None:
+        before = watcher.start_and_settle()
+        self.keep(watcher)
+        watcher.wait_for_pass(before)
+        watcher.stop()
+
+    def test_while_it_works_it_is_left_alone(self, watcher: Watcher) -> None:
+        """Its end, or its death, makes no event."""
+        before = watcher.start_and_settle(replace(STILL, poll=0.1))
+        works = os.open(watcher.device.layout.state_directory, os.O_RDONLY | os.O_DIRECTORY)
+        lock.take(works)
+        self.keep(watcher)
+        time.sleep(0.5)  # several looks in which nothing may happen
+        assert watcher.passes() == before
+        os.close(works)
+        watcher.wait_for_pass(before)
+        watcher.stop()
+
+    def test_what_a_pass_of_its_own_kept_is_no_news(self, watcher: Watcher) -> None:
+        attempt = watcher.device.layout.attempt_file
+        script = f"echo $$ >'{attempt}.new'; mv '{attempt}.new' '{attempt}'\n"
+        watcher.worker(script + prints(NOTHING_TO_DO, 4))
+        before = watcher.start_and_settle(replace(STILL, tick=0.1))
+        self.keep(watcher)
+        watcher.wait_for_pass(before)
+        watcher.wait_for_fact(lambda f: f["passes"] > before, "the pass to end")
+        time.sleep(0.5)  # several ticks in which nothing may happen
+        assert watcher.passes() == before + 1
+        watcher.stop()
+
+    def test_a_look_at_the_state_and_what_was_forgotten_are_none(self, watcher: Watcher) -> None:
+        self.keep(watcher)
+        before = watcher.start_and_settle(replace(STILL, tick=0.1))
+        layout = watcher.device.layout
+        watcher.device.status()
+        Disk().probe(layout.state_directory)  # as doctor does
+        Disk().write_volatile(layout.status_file, b"{}", 0o644)
+        Disk().remove_file(layout.attempt_file)
+        time.sleep(0.5)  # several ticks in which nothing may happen
+        assert watcher.passes() == before
+        watcher.stop()
+
+    def test_without_a_state_directory_the_drop_directory_is_looked_at(self, watcher: Watcher) -> None:
+        state = Path(watcher.device.layout.state_directory)
+        state.rmdir()
+        before = watcher.start_and_settle(replace(STILL, poll=0.1))
+        assert watcher.facts()["watch_problem"] == f"{state} is no directory that can be read"
+        copied(watcher)
+        watcher.wait_for_pass(before)
+        state.mkdir()
+        watcher.wait_for_fact(lambda f: f["watch"] == "inotify", "inotify again")
         watcher.stop()
 
 
