@@ -160,6 +160,10 @@ class Layout:
         return self.under("/var/lib/claimd/attempt.json")
 
     @property
+    def forgetting_file(self) -> str:
+        return self.under("/var/lib/claimd/forgetting")
+
+    @property
     def identity_directory(self) -> str:
         return self.under("/var/lib/claimd/identity")
 

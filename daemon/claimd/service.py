@@ -95,7 +95,7 @@ class Service:
         self._supervision = supervision.Supervision(layout)
         self._pass: _Work | None = None
         self._seen: Entries = frozenset()  # in the drop directory when the last pass began
-        self._left: Entries = frozenset()  # the record, as the last pass left it
+        self._left: Entries = frozenset()  # what is open, as the last pass left it
         self._awaits_another = False
         self._show: _Work | None = None
         self._show_wanted = True
@@ -189,8 +189,8 @@ class Service:
         self._next_poll = now + self._pace.poll
         self._renew_watch(thorough=thorough)
         if self._pass is None:
-            changed = self._is_record_changed()
-            # No event tells of the end of a pass by hand, or of its death.
+            changed = self._is_left_open()
+            # No event tells of the end of a command, or of its death.
             self._awaits_another = changed and lock.is_held(self._layout.state_directory)
             if self._has_news() or (changed and not self._awaits_another):
                 self._agenda.hint(now)
@@ -214,13 +214,13 @@ class Service:
         stuck there and was seen by a pass needs no second one."""
         return bool(entries(self._layout.drop_directory) - self._seen)
 
-    def _is_record_changed(self) -> bool:
-        """By a pass by hand: when the attempt goes on is known to who has read the record. What was removed
-        needs no pass."""
-        return any(inode for _, inode, _, _ in self._record_entries() - self._left)
+    def _is_left_open(self) -> bool:
+        """By a pass by hand, or a `claimd forget` that was broken off: when and how it goes on is known to
+        who reads it. What was removed needs no pass."""
+        return any(inode for _, inode, _, _ in self._open_entries() - self._left)
 
-    def _record_entries(self) -> Entries:
-        return files(self._layout.attempt_file)
+    def _open_entries(self) -> Entries:
+        return files(self._layout.attempt_file, self._layout.forgetting_file)
 
     def _config_entries(self) -> Entries:
         if self._config_file is not None:
@@ -275,7 +275,7 @@ class Service:
             work.child.read()
         if self._pass is not None and self._pass.child.ended():
             work, self._pass = self._pass, None
-            self._left = self._record_entries()
+            self._left = self._open_entries()
             self._pass_ended(work, now)
         if self._show is not None and self._show.child.ended():
             work, self._show = self._show, None
@@ -340,7 +340,7 @@ class Service:
 
 def _places(layout: Layout, config_file: str | None) -> tuple[Place, ...]:
     """What is watched. The drop directory's parent, because a directory that was replaced tells nothing; the
-    state directory, because a pass by hand leaves there what the service has to go on with."""
+    state directory, because a command leaves there what the service has to go on with."""
     configuration = (
         Place(layout.config_directory, recursive=True)
         if config_file is None

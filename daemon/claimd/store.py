@@ -106,7 +106,6 @@ class Store:
         self._claims = os.path.join(layout.state_directory, "claims")
         self._activated = os.path.join(layout.state_directory, "activated")
         self._machine_file = os.path.join(layout.state_directory, "machine.json")
-        self._forgetting = os.path.join(layout.state_directory, "forgetting")
 
     # -- the lock, and the traces of a crash
 
@@ -440,11 +439,11 @@ class Store:
         return os.path.lexists(self.layout.attempt_file)
 
     def is_forgetting(self) -> bool:
-        return os.path.lexists(self._forgetting)
+        return os.path.lexists(self.layout.forgetting_file)
 
     def begin_forgetting(self) -> None:
         """From here on there is no identity any more, whatever dies in between."""
-        self.disk.write_file(self._forgetting, b"", 0o600)
+        self.disk.write_file(self.layout.forgetting_file, b"", 0o600)
 
     def forget(self) -> None:
         """Destroy all that lies under the state directory; the intent goes last. Under the lock.
@@ -456,7 +455,7 @@ class Store:
         state = self.layout.state_directory
         for name in _all_names(state):
             path = os.path.join(state, name)
-            if path not in (self._forgetting, self._machine_file) and not _is_directory(path):
+            if path not in (self.layout.forgetting_file, self._machine_file) and not _is_directory(path):
                 self.disk.remove_file(path)
         for directory in (self._claims, self.layout.identity_directory):
             self.disk.sweep(directory)
@@ -467,7 +466,7 @@ class Store:
                 else:
                     self.disk.remove_file(path)
         self.disk.remove_file(self._machine_file)
-        self.disk.remove_file(self._forgetting)
+        self.disk.remove_file(self.layout.forgetting_file)
 
     # -- what others read
 

@@ -81,7 +81,7 @@ class HastyStore(Store):
     """`claimd forget` takes its intent back before it has destroyed anything."""
 
     def forget(self) -> None:
-        self.disk.remove_file(self._forgetting)
+        self.disk.remove_file(self.layout.forgetting_file)
         super().forget()
 
 

@@ -17,7 +17,9 @@ import pytest
 
 from claimd import lock
 from claimd.durable import Disk
+from claimd.forget import forgotten
 from claimd.service import Pace
+from claimd.store import Store
 from device import DEADLINE_SECONDS, wait_for
 from watcher import CONFIGURED, NOTHING_TO_DO, STILL, Manager, Watcher, is_alive, prints, wakeups
 
@@ -124,6 +126,23 @@ class TestAPassByHand:
     def test_what_it_kept_gets_a_pass(self, watcher: Watcher) -> None:
         before = watcher.start_and_settle()
         self.keep(watcher)
+        watcher.wait_for_pass(before)
+        watcher.stop()
+
+    def test_a_forgetting_that_was_broken_off_gets_a_pass(self, watcher: Watcher) -> None:
+        """On a device that has its identity the next one is a week away. One that comes to its end gets none:
+        a pass would begin a new memory in an image that was just cleared."""
+        self.keep(watcher)
+        before = watcher.start_and_settle(replace(STILL, poll=0.1))
+        store = Store(watcher.device.layout, Disk())
+        with forgotten(store):
+            pass
+        time.sleep(0.5)  # several looks in which nothing may happen
+        assert watcher.passes() == before
+        with store.locked():
+            store.begin_forgetting()
+            time.sleep(0.5)
+            assert watcher.passes() == before
         watcher.wait_for_pass(before)
         watcher.stop()
 
