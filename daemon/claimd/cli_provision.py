@@ -14,6 +14,8 @@ from .errors import Exit
 from .terminal import complain, now, read_document, tell
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from .model import Layout
     from .terminal import Commands
     from .world import Result
@@ -135,13 +137,31 @@ def _result_document(result: Result) -> dict[str, Any]:
     }
 
 
+def _tried_in(result: Result, at: datetime) -> float | None:
+    """Seconds until something is tried. The next pass may come for the claim's end only, or to tidy up."""
+    from . import attempt as table
+    from .errors import Code
+    from .screen import NOT_TRIED_AGAIN
+
+    attempt, found = result.record.attempt, result.problem
+    if found is None:
+        return None
+    if attempt is not None and attempt.state not in table.ENDED:
+        if attempt.retry_at is not None:
+            return table.due_in_seconds(attempt, at)
+        if attempt.state is table.State.BLOCKED or found.code is Code.INTERRUPTED:
+            return None
+    return None if found.code.value in NOT_TRIED_AGAIN else result.after_seconds
+
+
 def _say_result(result: Result) -> None:
     from .report import problem_lines
 
     if result.problem is not None:
         complain(result.problem)
-        if result.after_seconds is not None:
-            again = f"  next try:     in {result.after_seconds:.0f} s (the service does it by itself)"
+        seconds = _tried_in(result, now())
+        if seconds is not None:
+            again = f"  next try:     in {seconds:.0f} s (the service does it by itself)"
             tell([again], sys.stderr)
     elif result.exit is Exit.OK and result.record.attempt is not None:
         attempt = result.record.attempt

@@ -46,7 +46,7 @@ _SHOWN_FILES = 5
 _SHOWN_OUTCOMES = 5
 # After these the next pass is no try: it tidies up.
 # The rest of a claim is a person's to bring: the next pass is the one that removes what there is of it.
-_NOT_TRIED_AGAIN = frozenset(
+NOT_TRIED_AGAIN = frozenset(
     code.value for code in Code if general(code).exit in {Exit.OK, Exit.CLAIM_UNUSABLE, Exit.NOTHING_TO_DO}
 ) | {
     Code.CLAIM_KEY_MISSING.value,
@@ -219,7 +219,7 @@ def _next_try(document: Mapping[str, Any], now: datetime) -> str | None:
     if document["state"] == DeviceState.BLOCKED.value and at is None:
         return None  # a pass comes when the claim expires; it is no try
     found = document["problem"]
-    if at is None and service is not None and found is not None and found["code"] not in _NOT_TRIED_AGAIN:
+    if at is None and service is not None and found is not None and found["code"] not in NOT_TRIED_AGAIN:
         at = service.get("next_pass_at")
     if at is None:
         return None

@@ -437,6 +437,39 @@ class TestRefusals:
             "the staged key was used, no second one asked for"
         )
 
+    @pytest.mark.parametrize(("status", "tried"), [(403, False), (429, True)])
+    def test_a_person_hears_of_the_next_try_where_there_is_one(
+        self, device: Device, sandbox: Sandbox, status: int, *, tried: bool
+    ) -> None:
+        """At the end of a blocked attempt's claim a pass comes, and tries nothing."""
+        device.put("claim.json", json.dumps(sandbox.create_claim()))
+        sandbox.faults.set(f"reject step=register status={status} times=1")
+        said = device.run("provision").stderr
+        assert ("next try: " in said) is tried, said
+
+    def test_what_only_goes_with_time_is_no_next_try(self, device: Device, sandbox: Sandbox) -> None:
+        claim = json.dumps(sandbox.create_claim())
+        device.put("claim.json", claim)
+        sandbox.faults.set("reject step=register status=403 times=1")
+        assert device.provision()["outcome"] == "registration-denied"
+        assert device.run("provision").returncode == 0
+        device.put("claim.json", claim)
+        said = device.run("provision").stderr
+        assert "claim-already-taken-in" in said and "next try: " not in said, said
+
+    def test_after_ctrl_c_the_claim_s_end_is_no_next_try(self, device: Device, sandbox: Sandbox) -> None:
+        fault = sandbox.faults.set("delay step=subscribe ms=60000 times=1")
+        device.put("claim.json", json.dumps(sandbox.create_claim()))
+        by_hand = subprocess.Popen(
+            device.command("provision"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            wait_for(lambda: sandbox.faults.used(fault), "a subscription")
+            by_hand.send_signal(signal.SIGINT)
+        finally:
+            _, said = by_hand.communicate(timeout=DEADLINE_SECONDS)
+        assert "(claimd explain interrupted)" in said and "next try: " not in said, said
+
     def test_a_wrong_parameter_is_cured_in_the_configuration(self, device: Device, sandbox: Sandbox) -> None:
         good = Path(device.layout.config_file).read_text()
         device.configure(configuration(sandbox, parameters='Thing = "typo"'))
