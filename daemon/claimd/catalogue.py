@@ -456,7 +456,7 @@ _CATALOGUE: dict[Code, Explanation] = {
         " the client id {client_id} connect",
         "approve it: `aws iot update-certificate --certificate-id {certificate_id} --new-status ACTIVE`, or"
         " correct the policy; claimd keeps the identity and tries again; if the certificate was deleted in"
-        " AWS, only `sudo claimd forget` and a new claim help",
+        " AWS, only `sudo claimd forget`, which ends an old identity here as well, and a new claim help",
     ),
     Code.IDENTITY_UNPROVEN: Explanation(
         Kind.RETRY,
