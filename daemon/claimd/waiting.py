@@ -217,10 +217,10 @@ def _of_outcome(document: Mapping[str, Any], outcome: Mapping[str, Any]) -> Endi
         return Ending(Exit.OK, f"done: {thing} has its identity, certificate {outcome['certificate_id']}")
     if outcome["result"] == "not-needed":
         history = document["history"]
-        if outcome["code"] is None:  # a spare: what came of the claim that was used is the answer
-            for later in history[history.index(outcome) + 1 :]:
-                if later["result"] == "active":
-                    return _of_outcome(document, later)
+        later = (o for o in history[history.index(outcome) + 1 :] if o["result"] == "active")
+        used = next(later, None) if outcome["code"] is None else None
+        if used is not None:  # of a spare: what came of the claim that was used is the answer
+            return _of_outcome(document, used)
         return Ending(
             Exit.OLD_IDENTITY_SERVES, f"the claim {claim} was not needed: this device has its identity"
         )
