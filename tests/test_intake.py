@@ -236,14 +236,17 @@ class TestMany:
         os.chown(world.put("claim", whole(pair)), 12345, 12345)
         assert world.look().kept == (pair.claim,)
 
+    @pytest.mark.parametrize("name", ["{}", "folder-{}/claim"])
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-    def test_the_subordinate_ids_of_an_account_have_none(self, world: World, tmp_path: Path) -> None:
+    def test_the_subordinate_ids_of_an_account_have_none(
+        self, world: World, tmp_path: Path, name: str
+    ) -> None:
         (tmp_path / "subuid").write_text("mallory:100000:65536\n")
         world.drop = Drop(
             world.store.layout.drop_directory, Disk(), own_files=True, subuid=str(tmp_path / "subuid")
         )
         for number in range(MAX_CLAIMS_OF_AN_OWNER + 2):
-            os.chown(world.put(f"{number}", whole(world.pair())), 100_000 + number, 100_000)
+            os.chown(world.put(name.format(number), whole(world.pair())), 100_000 + number, 100_000)
         found = world.look()
         assert len(found.kept) == MAX_CLAIMS_OF_AN_OWNER
         assert list(codes(found).values()) == [Code.CLAIM_TOO_MANY] * 2

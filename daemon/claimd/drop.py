@@ -368,7 +368,7 @@ class Drop:
         # was made or taken away. Looked at by its name, it is still the one that was opened.
         if named.st_nlink != 1:
             return _refused(name, stamp, Code.DROP_ENTRY_REFUSED, "it has more than one name (a hard link)")
-        return Entry(name, stamp, data, None, owner=self._lent.account_of(found.st_uid))
+        return Entry(name, stamp, data, None)
 
     def _settled(self, fd: int) -> tuple[os.stat_result, bool]:
         """fstat(2), and whether every change to the file after it would show in its ctime.
