@@ -143,6 +143,16 @@ def registered(store: Store) -> Attempt:
     return moved
 
 
+def registered_and_known(store: Store) -> Cloud:
+    """Registered, in a cloud that lets the identity connect."""
+    registered(store)
+    cloud = Cloud(MemoryJournal(), lambda: NOW)
+    key = store.load_staged(ID).certificate.public_key_id
+    cloud.note("issued", id=ID, key=key, token="t", at=NOW.isoformat())
+    cloud.note("activated", id=ID)
+    return cloud
+
+
 def test_only_refusals_count_as_refusals(store: Store) -> None:
     attempt = registered(store)
     # A morning without network, and then AWS's first word.
@@ -811,12 +821,7 @@ def test_an_edit_is_tried_at_once(store: Store) -> None:
 
 def test_the_correction_of_a_broken_configuration_is_tried_at_once(store: Store) -> None:
     """As any other edit: what is missing may be the proxy, without which nobody is reached."""
-    registered(store)
-    cloud = Cloud(MemoryJournal(), lambda: NOW)
-    cloud.note(
-        "issued", id=ID, key=store.load_staged(ID).certificate.public_key_id, token="t", at=NOW.isoformat()
-    )
-    cloud.note("activated", id=ID)
+    cloud = registered_and_known(store)
     offline = Offline(cloud.journal, lambda: NOW)
     waits = run(store, offline, NOW, Broken())
     assert waits.problem is not None and waits.problem.code is Code.IDENTITY_UNPROVEN
@@ -917,12 +922,7 @@ def test_a_disk_that_keeps_nothing_is_looked_at_slowly(store: Store) -> None:
 
 def test_while_the_disk_keeps_nothing_a_live_connection_is_seldom_taken_over(store: Store) -> None:
     """Each proof of the new identity connects under the client id of whoever lives there."""
-    registered(store)
-    cloud = Cloud(MemoryJournal(), lambda: NOW)
-    cloud.note(
-        "issued", id=ID, key=store.load_staged(ID).certificate.public_key_id, token="t", at=NOW.isoformat()
-    )
-    cloud.note("activated", id=ID)
+    cloud = registered_and_known(store)
     now = NOW
     while now < NOW + timedelta(minutes=5):
         result = run(Full(store.layout, Disk()), cloud, now)
