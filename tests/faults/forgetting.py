@@ -19,7 +19,7 @@ from faults import kills
 from faults.calls import Killing, When
 from faults.cloud import Known
 from faults.powercut import Court, Trace, record, replay
-from faults.rig import LONGEST_RECOVERY, Recovery, Rig
+from faults.rig import Rig
 from faults.scenarios import REPLACE, Scenario
 from faults.table import Row
 from material import Pair
@@ -39,18 +39,13 @@ class Forgetful(Rig):
     certificates: frozenset[str] = frozenset()
     kept_claims: int = 0
 
-    def recover(
-        self,
-        calls: Calls | None = None,
-        boundary: Callable[[str], None] = lambda name: None,
-        passes: int = LONGEST_RECOVERY,
-    ) -> Recovery:
-        if _SAID not in self.journal.events():
-            self.journal.append(_SAID)
-            with forgotten(self.keeper(Layout(str(self.root)), self.disk_of(calls, self.chance()))):
-                pass
-            boundary(FORGOTTEN)
-        return super().recover(calls, boundary, passes)
+    def be_told(self, calls: Calls | None, boundary: Callable[[str], None]) -> None:
+        if _SAID in self.journal.events():
+            return
+        self.journal.append(_SAID)
+        with forgotten(self.keeper(Layout(str(self.root)), self.disk_of(calls, self.chance()))):
+            pass
+        boundary(FORGOTTEN)
 
     def known(self) -> Known:
         """Without what was forgotten: nobody misses that."""

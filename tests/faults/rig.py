@@ -223,6 +223,9 @@ class Rig:
         self.catch_up()
         return status
 
+    def be_told(self, calls: Calls | None, boundary: Callable[[str], None]) -> None:
+        """What a person tells the device before its watcher goes on: of most devices nothing."""
+
     def recover(
         self,
         calls: Calls | None = None,
@@ -230,6 +233,7 @@ class Rig:
         passes: int = LONGEST_RECOVERY,
     ) -> Recovery:
         """As the watcher does: pass after pass when each says so, with the next claim when one is needed."""
+        self.be_told(calls, boundary)
         used, why = 0, ""
         for count in range(1, passes + 1):
             result = self.one_pass(calls, boundary)
